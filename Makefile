@@ -1,0 +1,59 @@
+# Everything starts here, on a machine with Python 3.11+, git and make. `make help` lists the targets.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+JOBS ?= 2
+
+# The first Python that runs, is new enough and can make virtual environments.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+
+# The demo needs fewer packages than development. Where those of development are, they will do.
+DEV := $(VENV)/.stamp-dev
+DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-demo)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench golden clean setup static format
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO) ## train, be killed in the middle of a save, resume, compare: the story in a minute
+	@$(PY) examples/demo.py $(DEMO_ARGS)
+
+test: static ## format, lint, types, layers, budgets and all tests
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal $(TEST_ARGS)
+
+check: static ## the same without the slow tests: under a minute
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
+
+bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
+	$(PY) bench/run.py $(BENCH_ARGS)
+
+golden: $(DEV) ## write the golden checkpoints that are not there yet (never over old ones)
+	$(PY) tests/golden/make_golden.py $(GOLDEN_ARGS)
+
+format: $(DEV) ## let ruff put the sources into shape
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+setup: $(DEV) ## only make the virtual environment
+
+static: $(DEV)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(PY) tests/house.py
+
+clean: ## remove the virtual environment, caches and what the demo wrote
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One recipe for both stamps: `.stamp-dev` installs the extra `dev`, `.stamp-demo` the extra `demo`.
+$(VENV)/.stamp-%: pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "make: no Python 3.11 or newer with venv was found; say PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) for $* with $$($(PYTHON) --version) (once; a minute or two)"
+	@[ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[$*]'
+	@touch $@

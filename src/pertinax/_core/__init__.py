@@ -1,0 +1,1 @@
+"""The verbs: save, load, describe, verify, and the handle of a save in flight."""

@@ -1,0 +1,216 @@
+"""Matching: which stored leaf becomes which leaf of the target, and why not.
+
+Knows paths, kinds, dtypes and shapes on both sides. Knows nothing of bytes. Strict unless told otherwise; all misfits
+are found before the first one is reported.
+"""
+
+import difflib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertinax._core.options import LoadOptions
+from pertinax._device.wishes import Wish, narrowed_by_jax
+from pertinax._formats.manifest import StoredLeaf
+from pertinax._formats.zarr.dtypes import numpy_dtype
+from pertinax._plan.boxes import Shape
+from pertinax._tree.paths import Path, path_text, plain_path, text_path
+from pertinax.errors import Misfit
+
+_NUMBERS = ("jax", "numpy", "generic", "bool", "int", "float", "complex")
+_SCALARS = {"bool": "b", "int": "iu", "float": "fV", "complex": "c"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """`stored[i]` is the position of the stored leaf for the i-th leaf of the target, None where the target's stays."""
+
+    stored: list[int | None]
+    misfits: list[Misfit]
+
+
+class _Index:
+    """Stored leaves by path: exactly first, then by the text of the keys (Orbax keeps no more than that)."""
+
+    def __init__(self, leaves: Sequence[StoredLeaf]) -> None:
+        self._plain: dict[tuple[Hashable, ...], int] = {}
+        self._text: dict[tuple[str, ...], int | None] = {}
+        for i, leaf in enumerate(leaves):
+            self._plain[_typed(plain_path(leaf.path))] = i
+            text = text_path(leaf.path)
+            self._text[text] = None if text in self._text else i  # ambiguous: only the exact path will do
+
+    def find(self, path: Path) -> int | None:
+        found = self._plain.get(_typed(plain_path(path)))
+        return self._text.get(text_path(path)) if found is None else found
+
+
+def _typed(path: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+    """`True` and `1` are equal as keys of a dict, but they are not the same key of a tree."""
+    return tuple((type(value), value) if isinstance(value, bool | float) else value for value in path)
+
+
+def pair(
+    leaves: Sequence[StoredLeaf],
+    paths: Sequence[Path],
+    wishes: Sequence[Wish],
+    *,
+    keepable: Sequence[bool],
+    options: LoadOptions,
+) -> Pairing:
+    """Find the stored leaf for every leaf of the target. `keepable[i]`: the target's own leaf is a value, not a shape."""
+    index = _Index(leaves)
+    stored: list[int | None] = []
+    misfits: list[Misfit] = []
+    for path, wish, keep in zip(paths, wishes, keepable, strict=True):
+        found = index.find(path)
+        stored.append(found)
+        if found is not None:
+            misfit = fit(leaves[found], wish, path, options)
+        else:
+            misfit = _missing(path, wish, leaves, keep=keep, options=options)
+        if misfit is not None:
+            misfits.append(misfit)
+    if options.extra == "error":
+        used = {i for i in stored if i is not None}
+        misfits += [_extra(leaf) for i, leaf in enumerate(leaves) if i not in used]
+    return Pairing(stored, misfits)
+
+
+def _extra(leaf: StoredLeaf) -> Misfit:
+    return Misfit(
+        path_text(leaf.path), stored_text(leaf), "not in target", 'extra="ignore" leaves it out'
+    )
+
+
+def _missing(
+    path: Path, wish: Wish, leaves: Sequence[StoredLeaf], *, keep: bool, options: LoadOptions
+) -> Misfit | None:
+    if options.missing == "keep" and keep:
+        return None
+    text = path_text(path)
+    near = difflib.get_close_matches(text, [path_text(leaf.path) for leaf in leaves[:2000]], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    if options.missing == "keep":
+        hint += "the target has only a shape here: give it an array to keep"
+    else:
+        hint += 'missing="keep" leaves yours'
+    return Misfit(text, "not stored", wish_text(wish), hint)
+
+
+def fit(leaf: StoredLeaf, wish: Wish, path: Path, options: LoadOptions) -> Misfit | None:
+    """Why a stored leaf cannot become what is wished, or None if it can."""
+    reason = _kind_misfit(leaf, wish) or _dtype_misfit(leaf, wish, options)
+    reason = reason or _shape_misfit(leaf, wish, options) or _layout_misfit(leaf, wish)
+    if reason is None:
+        return None
+    return Misfit(path_text(path), stored_text(leaf), wish_text(wish), reason)
+
+
+def _kind_misfit(leaf: StoredLeaf, wish: Wish) -> str | None:
+    if wish.kind == "any" or wish.kind == leaf.kind:
+        if wish.kind == "key" and wish.impl not in (None, leaf.impl):
+            return f"keys of {leaf.impl} mean nothing to {wish.impl}: make the target with the same implementation"
+        return None
+    if leaf.kind in _NUMBERS and wish.kind in _NUMBERS and leaf.codec != "none":
+        return None
+    if leaf.codec == "none" and leaf.kind == "int" and wish.kind in ("jax", "numpy", "generic"):
+        return "the integer is too large for an array: give an int"
+    return f"stored as {leaf.kind}: give the target one too, or ... for whatever is stored"
+
+
+def _dtype_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | None:
+    if wish.kind in _SCALARS:
+        if leaf.codec == "none" or wish.kind == leaf.kind or options.cast == "lossy":
+            return None
+        same = numpy_dtype(leaf.dtype).kind in _SCALARS[wish.kind]
+        return None if same else 'cast="lossy" converts it'
+    wanted = wish.dtype if wish.dtype is not None else leaf.dtype
+    if wish.kind in ("jax", "any") and leaf.kind == "jax" or wish.kind == "jax":
+        if narrowed_by_jax(wanted):
+            return 'JAX would cut it to 32 bits: set jax_enable_x64, or load with arrays="numpy"'
+    if wish.dtype is None or wish.dtype == leaf.dtype or options.cast == "lossy":
+        return None
+    if is_lossless(leaf.dtype, wish.dtype):
+        return None if options.cast == "lossless" else 'cast="lossless" converts it'
+    return 'cast="lossy" converts it and may lose digits'
+
+
+def is_lossless(stored: str, wanted: str) -> bool:
+    """Whether every value of dtype `stored` has an equal one of dtype `wanted`."""
+    return bool(np.can_cast(numpy_dtype(stored), numpy_dtype(wanted), "safe"))
+
+
+def _shape_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | None:
+    shape = visible_shape(leaf)
+    wanted = () if wish.kind in _SCALARS else wish.shape
+    if wanted is None or wanted == shape:
+        return None
+    if wish.kind in _SCALARS or len(wanted) != len(shape):
+        return f"rank {len(shape)} cannot become rank {len(wanted)}"
+    if wish.kind == "key":
+        return "arrays of keys are not cut or padded"
+    cut = any(a > b for a, b in zip(shape, wanted, strict=True))
+    pad = any(a < b for a, b in zip(shape, wanted, strict=True))
+    needed = "fit" if cut and pad else "cut" if cut else "pad"
+    if options.shapes in (needed, "fit"):
+        return None
+    meaning = {"cut": "slices it", "pad": "fills it up with zeros", "fit": "slices and pads it"}
+    return f'shapes="{needed}" {meaning[needed]}'
+
+
+def _layout_misfit(leaf: StoredLeaf, wish: Wish) -> str | None:
+    if wish.sharding is None:
+        return None
+    try:
+        wish.sharding.shard_shape(wish.shape if wish.shape is not None else visible_shape(leaf))
+    except ValueError as error:
+        return f"the sharding does not divide it: {error}"
+    return None
+
+
+def visible_shape(leaf: StoredLeaf) -> Shape:
+    """The shape that the program sees: an array of keys hides the last dimension of its data."""
+    return leaf.shape[:-1] if leaf.kind == "key" else leaf.shape
+
+
+def stored_text(leaf: StoredLeaf) -> str:
+    """A stored leaf in few letters: `f32[1024,4096]`."""
+    if leaf.kind in ("str", "bytes", "foreign") or leaf.codec == "none":
+        return leaf.kind
+    if leaf.kind == "key":
+        return f"key<{leaf.impl}>{_dims(visible_shape(leaf))}"
+    if leaf.kind in _SCALARS:
+        return f"{leaf.kind} ({short_dtype(leaf.dtype)})"
+    return f"{short_dtype(leaf.dtype)}{_dims(leaf.shape)}"
+
+
+def wish_text(wish: Wish) -> str:
+    """A wished leaf in few letters."""
+    if wish.kind == "key":
+        return f"key<{wish.impl}>{_dims(wish.shape or ())}"
+    if wish.dtype is None:
+        return wish.kind
+    return f"{short_dtype(wish.dtype)}{_dims(wish.shape or ())}"
+
+
+def _dims(shape: Shape) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def short_dtype(name: str) -> str:
+    """`float32` as `f32`, as JAX prints it; names of eight bits and below stay whole."""
+    if name == "bfloat16":
+        return "bf16"
+    for long, short in (("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c")):
+        rest = name.removeprefix(long)
+        if rest != name and rest.isdigit():
+            return short + rest
+    return name
+
+
+def describe_misfits(misfits: Sequence[Misfit]) -> list[Any]:
+    """Misfits sorted by path, as people look for them."""
+    return sorted(misfits, key=lambda misfit: misfit.path)

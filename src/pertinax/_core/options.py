@@ -1,0 +1,90 @@
+"""Options of the verbs, checked at birth.
+
+Knows which values mean something. Knows nothing of what is done with them.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from pertinax._store.draft import Exists
+from pertinax.errors import InvalidOption
+
+Compression = Literal["none", "zstd"]
+Snapshotting = Literal["hold", "copy"]
+Missing = Literal["error", "keep"]
+Extra = Literal["error", "ignore"]
+Cast = Literal["error", "lossless", "lossy"]
+Shapes = Literal["error", "cut", "pad", "fit"]
+Arrays = Literal["jax", "numpy"]
+
+
+def check_choices(options: Any) -> None:
+    """Raise `InvalidOption` for a field whose `Literal` type does not list its value."""
+    hints = get_type_hints(type(options))
+    for field in fields(options):
+        choices = get_args(hints[field.name])
+        if choices and all(isinstance(choice, str) for choice in choices):
+            value = getattr(options, field.name)
+            if value not in choices:
+                listed = ", ".join(map(repr, choices))
+                raise InvalidOption(f"{field.name}={value!r} means nothing: choose one of {listed}")
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How to save.
+
+    Attributes:
+        exists: what to do if the path is taken: `error`, `replace` it (as safely as a first save), or `skip`.
+        snapshot: `hold` large CPU arrays and check that nobody wrote into them; `copy` them all.
+        compression: of array bytes, `none` or `zstd`.
+        chunk_bytes: upper bound of one stored chunk, for all leaves or one for each; None: a chunk is a shard.
+        threads: how many threads write.
+        mode: permission bits of new directories, before the umask.
+    """
+
+    exists: Exists = "error"
+    snapshot: Snapshotting = "hold"
+    compression: Compression = "none"
+    chunk_bytes: int | None | Sequence[int | None] = None
+    threads: int = min(4, (os.cpu_count() or 1) + 1)
+    mode: int = 0o777
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.threads < 1:
+            raise InvalidOption(f"threads={self.threads} means nothing: at least 1")
+        if isinstance(self.chunk_bytes, int) and self.chunk_bytes < 1:
+            raise InvalidOption(f"chunk_bytes={self.chunk_bytes} means nothing: at least 1, or None")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load.
+
+    Attributes:
+        missing: a leaf of the target that is not stored: `error`, or `keep` the target's own.
+        extra: a stored leaf that the target does not have: `error` or `ignore`.
+        cast: a differing dtype: `error`, convert if `lossless`, or convert even if `lossy`.
+        shapes: a differing shape: `error`, `cut` what is too much, `pad` with zeros, or both: `fit`.
+        mmap: map local files and use their pages as they are where possible; else read into memory.
+        arrays: without a target, whether saved `jax.Array`s come back as such or as `numpy`.
+        threads: how many threads read and verify.
+        budget_bytes: how much memory may be in flight between store and device at a time.
+    """
+
+    missing: Missing = "error"
+    extra: Extra = "error"
+    cast: Cast = "error"
+    shapes: Shapes = "error"
+    mmap: bool = True
+    arrays: Arrays = "jax"
+    threads: int = min(4, (os.cpu_count() or 1) + 1)
+    budget_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.threads < 1 or self.budget_bytes < 1:
+            raise InvalidOption(f"threads={self.threads}, budget_bytes={self.budget_bytes}: at least 1")

@@ -1,0 +1,1 @@
+"""Between accelerator and host: understand live leaves, hold their bytes still, place bytes as arrays."""

@@ -1,0 +1,147 @@
+"""Live leaves, understood: what each one is and which boxes of it this process owns.
+
+Knows `jax.Array`, numpy and Python's plain values. Knows nothing of files. Nothing is copied here.
+"""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from pertinax._device.shardings import box_of, sharding_text
+from pertinax._plan.boxes import Box, Shape
+from pertinax._tree.paths import Path, path_text
+from pertinax.errors import UnsupportedLeaf
+
+INT64 = np.iinfo(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLeaf:
+    """A leaf of the program.
+
+    Attributes:
+        kind: as in `StoredLeaf.kind`.
+        dtype: name of its dtype; that of the key data for a PRNG key; empty for a `value`.
+        shape: global shape, likewise.
+        boxes: what this process writes of it, each box once in the whole job.
+        sources: for each box the array that holds exactly its elements (`jax.Array` or numpy).
+        write_shape: shape of one written piece before any chunking.
+        sharding: its layout as text, if it has one.
+        impl: name of the PRNG implementation of a key.
+        value: text, or an integer too large for an array; such a leaf has no boxes.
+    """
+
+    kind: str
+    dtype: str = ""
+    shape: Shape = ()
+    boxes: tuple[Box, ...] = ()
+    sources: tuple[Any, ...] = ()
+    write_shape: Shape = ()
+    sharding: str | None = None
+    impl: str | None = None
+    value: Any = None
+
+
+class Inspector:
+    """Looks at leaves, remembering the names of dtypes and layouts that it has met: there are few, and many leaves."""
+
+    def __init__(self) -> None:
+        self._dtypes: dict[Any, str | None] = {}
+        self._layouts: dict[Hashable, str | None] = {}
+
+    def look(self, value: Any, path: Path) -> LiveLeaf:
+        """Understand one leaf. Raises `UnsupportedLeaf`, naming path and type."""
+        if isinstance(value, jax.Array):
+            return self._jax(value, path)
+        if isinstance(value, np.ndarray):
+            return self._numpy("numpy", cast("np.ndarray[Any, Any]", value), path)
+        if isinstance(value, np.generic):
+            return self._numpy("generic", np.asarray(value), path)
+        kind = type(value)
+        if kind is bool or kind is float or kind is complex:
+            return self._numpy(kind.__name__, np.asarray(value), path)
+        if kind is int:
+            if INT64.min <= value <= INT64.max:
+                return self._numpy("int", np.asarray(value, np.int64), path)
+            return LiveLeaf("int", value=value)
+        if kind is str:
+            return LiveLeaf("str", value=value)
+        if kind is bytes:
+            return self._numpy("bytes", np.frombuffer(value, np.uint8), path)
+        raise UnsupportedLeaf(
+            f"leaf {path_text(path)!r} is of type {kind.__module__}.{kind.__qualname__}, which cannot be stored: pass "
+            f"arrays, numbers, text, bytes or None, or register the type with jax.tree_util as a node"
+        )
+
+    def _numpy(self, kind: str, array: "np.ndarray[Any, Any]", path: Path) -> LiveLeaf:
+        dtype = self._dtype(array.dtype)
+        if dtype is None:
+            raise UnsupportedLeaf(
+                f"leaf {path_text(path)!r} is a numpy array of dtype {array.dtype}, which cannot be stored: convert it "
+                f"to numbers, or to bytes"
+            )
+        boxes = (Box.whole(array.shape),) if array.size else ()
+        return LiveLeaf(kind, dtype, array.shape, boxes, (array,) if boxes else (), array.shape)
+
+    def _jax(self, value: jax.Array, path: Path) -> LiveLeaf:
+        if isinstance(value, jax.core.Tracer):
+            raise UnsupportedLeaf(
+                f"leaf {path_text(path)!r} is traced: a checkpoint cannot be taken inside jax.jit, grad or vmap"
+            )
+        if value.is_deleted():
+            raise UnsupportedLeaf(
+                f"leaf {path_text(path)!r} is an array that has been deleted or donated: save it before you donate it"
+            )
+        kind, impl = "jax", None
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            kind, impl = "key", key_impl_name(value)
+            value = jax.random.key_data(value)
+        dtype = self._dtype(value.dtype)
+        if dtype is None:
+            raise UnsupportedLeaf(f"leaf {path_text(path)!r} is a jax.Array of dtype {value.dtype}")
+        shape, sharding = value.shape, value.sharding
+        boxes, sources = _owned(value, shape, sharding)
+        write_shape = sharding.shard_shape(shape) if len(sharding.device_set) > 1 else shape
+        return LiveLeaf(kind, dtype, shape, boxes, sources, write_shape, self._layout(sharding), impl)
+
+    def _dtype(self, dtype: "np.dtype[Any]") -> str | None:
+        if dtype not in self._dtypes:
+            self._dtypes[dtype] = dtype_name(dtype)
+        return self._dtypes[dtype]
+
+    def _layout(self, sharding: Any) -> str | None:
+        if sharding not in self._layouts:
+            self._layouts[sharding] = sharding_text(sharding)
+        return self._layouts[sharding]
+
+
+def _owned(value: jax.Array, shape: Shape, sharding: Any) -> tuple[tuple[Box, ...], tuple[Any, ...]]:
+    """The boxes that this process writes: of each box the first replica, wherever it is."""
+    if not math.prod(shape):
+        return (), ()
+    if type(sharding) is SingleDeviceSharding:
+        return (Box.whole(shape),), (value,)
+    shards = [shard for shard in value.addressable_shards if shard.replica_id == 0]
+    return tuple(box_of(shard.index, shape) for shard in shards), tuple(shard.data for shard in shards)
+
+
+def key_impl_name(keys: jax.Array) -> str:
+    """`threefry2x32`, `rbg`, ...: the name that `jax.random.wrap_key_data` takes."""
+    impl: Any = jax.random.key_impl(keys)
+    return impl if isinstance(impl, str) else str(getattr(impl, "_impl", impl).name)
+
+
+def dtype_name(dtype: "np.dtype[Any]") -> str | None:
+    """The name under which a dtype is stored, or None if it is none of numbers."""
+    if dtype.kind in "mM":
+        return dtype.str if dtype.str[0] == ">" else dtype.name
+    if dtype.kind in "OSUTV" and dtype.type.__module__ != "ml_dtypes":
+        return None
+    if dtype.kind in "f" and dtype.itemsize > 8 or dtype.kind == "c" and dtype.itemsize > 16:
+        return None  # long double: its layout differs from machine to machine
+    return dtype.str if dtype.str[0] == ">" else dtype.name

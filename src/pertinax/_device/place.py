@@ -1,0 +1,115 @@
+"""Placing: host bytes become the arrays and values that the reader asked for.
+
+Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, without a copy; a list in one
+`device_put` is much cheaper than one by one. Knows nothing of files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+from numpy.typing import NDArray
+
+from pertinax._device.shardings import device_boxes
+from pertinax._device.wishes import Wish
+from pertinax._plan.boxes import Box, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The host arrays of one leaf: one for each of `boxes`; `shape` is that of the whole leaf."""
+
+    wish: Wish
+    shape: Shape
+    boxes: tuple[Box, ...]
+    arrays: tuple[NDArray[Any], ...]
+
+
+def boxes_wanted(wish: Wish, shape: Shape) -> tuple[Box, ...]:
+    """The distinct boxes of an array of `shape` that this process needs, each once.
+
+    Raises `ValueError` if the sharding cannot divide the shape.
+    """
+    if wish.sharding is None or isinstance(wish.sharding, SingleDeviceSharding):
+        return (Box.whole(shape),)
+    return tuple(dict.fromkeys(box for _, box in device_boxes(wish.sharding, shape)))
+
+
+def place(parts: Sequence[Parts]) -> list[Any]:
+    """The finished leaves, in order. All transfers are given to JAX together."""
+    batch = _Batch()
+    pending = [_begin(part, batch) for part in parts]
+    arrays = batch.put()
+    return [_finish(part, slots, arrays) for part, slots in zip(parts, pending, strict=True)]
+
+
+class _Batch:
+    """Arrays on their way to devices. Those for the default device stay uncommitted, as JAX's own are."""
+
+    def __init__(self) -> None:
+        self._loose: list[NDArray[Any]] = []
+        self._bound: list[NDArray[Any]] = []
+        self._places: list[Any] = []
+
+    def add(self, array: NDArray[Any], where: Any) -> tuple[bool, int]:
+        if where is None:
+            self._loose.append(array)
+            return False, len(self._loose) - 1
+        self._bound.append(array)
+        self._places.append(where)
+        return True, len(self._bound) - 1
+
+    def put(self) -> dict[bool, list[Any]]:
+        loose = jax.device_put(self._loose) if self._loose else []
+        bound = jax.device_put(self._bound, self._places) if self._bound else []
+        return {False: loose, True: bound}
+
+
+def _begin(part: Parts, batch: _Batch) -> list[tuple[bool, int]]:
+    if part.wish.kind not in ("jax", "key"):
+        return []
+    sharding = part.wish.sharding
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
+        return [batch.add(part.arrays[0], sharding)]
+    by_box = dict(zip(part.boxes, part.arrays, strict=True))
+    kind = sharding.memory_kind
+    return [
+        batch.add(by_box[box], SingleDeviceSharding(device, memory_kind=kind))
+        for device, box in device_boxes(sharding, part.shape)
+    ]
+
+
+def _finish(part: Parts, slots: list[tuple[bool, int]], arrays: dict[bool, list[Any]]) -> Any:
+    kind = part.wish.kind
+    if kind in ("jax", "key"):
+        placed = [arrays[bound][i] for bound, i in slots]
+        return _assemble(part, placed)
+    host = part.arrays[0]
+    if kind == "numpy":
+        return host
+    if kind == "generic":
+        return host[()]
+    if kind == "bytes":
+        return host.tobytes()
+    return {"bool": bool, "int": int, "float": float, "complex": complex}[kind](host.item())
+
+
+def _assemble(part: Parts, placed: list[Any]) -> Any:
+    sharding: Sharding | None = part.wish.sharding
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
+        array = placed[0]
+    else:
+        array = jax.make_array_from_single_device_arrays(part.shape, sharding, placed)
+    if part.wish.kind == "key":
+        return jax.random.wrap_key_data(array, impl=part.wish.impl)
+    return array
+
+
+def view_as(array: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
+    """Stored elements as the dtype that the program sees; no byte changes."""
+    if dtype.byteorder == ">":
+        return array.astype(dtype)
+    return array if array.dtype == dtype else array.view(dtype)

@@ -1,0 +1,114 @@
+"""Shardings: which device holds which box, and how to write a layout down.
+
+Knows JAX's shardings and the JSON text that Orbax keeps of them (format specification, section 7). Knows nothing of
+files. A layout that this machine cannot rebuild is no error: shardings are a wish of the reader, never a need.
+"""
+
+import json
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from pertinax._plan.boxes import Box, Shape
+
+
+def sharding_text(sharding: Sharding) -> str | None:
+    """The layout as Orbax writes it, or None for kinds that it has no words for."""
+    if isinstance(sharding, NamedSharding):
+        return _named_text(sharding)
+    if isinstance(sharding, SingleDeviceSharding):
+        (device,) = sharding.device_set
+        return json.dumps({"sharding_type": "SingleDeviceSharding", "device_str": str(device)})
+    return None
+
+
+def _named_text(sharding: NamedSharding) -> str | None:
+    mesh = sharding.mesh
+    if not isinstance(mesh, Mesh):
+        return None
+    fields: dict[str, Any] = {
+        "sharding_type": "NamedSharding",
+        "shape": [int(n) for n in mesh.devices.shape],
+        "axis_names": [str(name) for name in mesh.axis_names],
+        "axis_types": [f"AxisType.{kind.name}" for kind in mesh.axis_types],
+        "partition_spec": [list(part) if isinstance(part, tuple) else part for part in sharding.spec],
+        "device_mesh": {"mesh": _ids(mesh.devices)},
+    }
+    try:
+        return json.dumps(fields)
+    except TypeError:  # axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text
+        return None
+
+
+def _ids(devices: Any) -> Any:
+    if isinstance(devices, np.ndarray) and devices.ndim:
+        return [_ids(part) for part in devices]
+    return {"id": int(devices.item().id if isinstance(devices, np.ndarray) else devices.id)}
+
+
+def sharding_from_text(text: str) -> Sharding | None:
+    """The layout on this machine's devices, or None if they differ from those it was written for."""
+    try:
+        fields = json.loads(text)
+        if fields["sharding_type"] == "SingleDeviceSharding":
+            return _single_from(fields)
+        if fields["sharding_type"] == "NamedSharding":
+            return _named_from(fields)
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+        return None
+    return None
+
+
+def _single_from(fields: dict[str, Any]) -> Sharding | None:
+    wanted = _device_name(fields["device_str"])
+    for device in jax.devices():
+        if _device_name(str(device)) == wanted:
+            return SingleDeviceSharding(device)
+    return None
+
+
+def _device_name(text: str) -> str:
+    """Older versions of JAX called the first CPU `TFRT_CPU_0`; it is `cpu:0` now."""
+    return text.replace("TFRT_CPU_", "cpu:")
+
+
+def _named_from(fields: dict[str, Any]) -> Sharding | None:
+    shape = tuple(int(n) for n in fields["shape"])
+    by_id = {device.id: device for device in jax.devices()}
+    mesh_ids = fields.get("device_mesh")
+    if mesh_ids is None:
+        devices = np.array(jax.devices(), dtype=object)
+    else:
+        ids = _flat_ids(mesh_ids["mesh"])
+        if any(i not in by_id for i in ids):
+            return None
+        devices = np.array([by_id[i] for i in ids], dtype=object)
+    if devices.size != np.prod(shape, dtype=int):
+        return None
+    spec = [tuple(part) if isinstance(part, list) else part for part in fields["partition_spec"]]
+    mesh = Mesh(devices.reshape(shape), tuple(fields["axis_names"]))
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _flat_ids(nested: Any) -> list[int]:
+    if isinstance(nested, dict):
+        return [int(cast("dict[str, Any]", nested)["id"])]
+    return [i for part in nested for i in _flat_ids(part)]
+
+
+def device_boxes(sharding: Sharding, shape: Shape) -> list[tuple[Any, Box]]:
+    """The devices of this process, each with the box of an array of `shape` that it holds.
+
+    Raises `ValueError` if the sharding cannot divide the shape.
+    """
+    indices = sharding.addressable_devices_indices_map(shape)
+    return [(device, box_of(index or (), shape)) for device, index in indices.items()]
+
+
+def box_of(index: tuple[Any, ...], shape: Shape) -> Box:
+    """The box that a tuple of slices means for an array of `shape`."""
+    bounds = [part.indices(n)[:2] for part, n in zip(index, shape, strict=False)]
+    bounds += [(0, n) for n in shape[len(bounds) :]]
+    return Box(tuple(int(a) for a, _ in bounds), tuple(int(b) for _, b in bounds))

@@ -1,0 +1,166 @@
+"""Snapshots: the bytes of a plan's pieces, held still while the program goes on.
+
+Knows which memory may change under us and which may not. Knows nothing of files.
+
+- Small pieces of any kind are copied, side by side, into one buffer that is laid out like the file.
+- Large numpy arrays are copied when the caller goes on (`save_async`), and only then.
+- Large arrays on a CPU are held: JAX keeps a buffer whose view is alive, through `delete()` and donation. Where JAX
+  itself aliases numpy memory, the caller could still write into it, against JAX's contract; a sampled fingerprint
+  tells, and the save fails rather than store bytes that nobody meant.
+- Arrays on accelerators are copied to the host; all copies are started before the first is waited for.
+"""
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from pertinax._device.inspect import LiveLeaf
+from pertinax._plan.write import WritePlan
+from pertinax._tree.paths import Path, path_text
+from pertinax.errors import SnapshotChanged
+
+Mode = Literal["hold", "copy", "borrow"]
+"""`hold`: as the module says. `copy`: copy every array. `borrow`: the caller waits, so copy nothing that can be read."""
+
+_SAMPLES = 1 << 15
+_EDGE_BYTES = 512
+_HUGE_PAGE_BYTES = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A sample of the bytes of a held array."""
+
+    path: Path
+    array: NDArray[Any]
+    step: int
+    sample: bytes
+
+    def check(self) -> None:
+        """Raise `SnapshotChanged` if the sampled bytes are different now."""
+        if _sample(self.array, self.step) != self.sample:
+            raise SnapshotChanged(
+                f"leaf {path_text(self.path)!r} shares its memory with a numpy array that was written to while it was "
+                f"being saved; nothing was published. Copy the array before jax.device_put, do not write into it "
+                f'until the save is done, or save with snapshot="copy"'
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Bytes in plan order: `packed` is the image of all small pieces, `large[i]` the array of the i-th large piece.
+
+    A large array may be strided (a chunk cut out of a shard): the writer makes it contiguous, one at a time.
+    """
+
+    packed: memoryview
+    large: tuple[NDArray[Any], ...]
+    fingerprints: tuple[Fingerprint, ...]
+
+    def check(self) -> None:
+        """Raise `SnapshotChanged` if a held array was written to since the snapshot was taken."""
+        for fingerprint in self.fingerprints:
+            fingerprint.check()
+
+
+def take(plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode) -> Snapshot:
+    """Hold the bytes of all pieces of `plan`. When it returns, every array may be donated or deleted."""
+    _start_transfers(plan, leaves)
+    hosts = _Hosts(leaves, mode)
+    packed = fresh_buffer(plan.packed_bytes)
+    for piece, offset in zip(plan.pieces[: plan.packed], plan.offsets.tolist(), strict=False):
+        array = np.asarray(leaves[piece.leaf].sources[piece.source])
+        if array.shape != piece.box.shape:
+            array = array[_within(piece.box, leaves[piece.leaf].boxes[piece.source])]
+        packed[offset : offset + piece.length] = little_endian(array).tobytes()
+    large: list[NDArray[Any]] = []
+    for piece in plan.pieces[plan.packed :]:
+        array = hosts.array(piece.leaf, piece.source)
+        within = _within(piece.box, leaves[piece.leaf].boxes[piece.source])
+        large.append(array if array.shape == piece.box.shape else array[within])
+    return Snapshot(packed, tuple(large), hosts.fingerprints(paths) if mode == "hold" else ())
+
+
+class _Hosts:
+    """Host arrays of sources, made once each: several pieces may be cut from one."""
+
+    def __init__(self, leaves: Sequence[LiveLeaf], mode: Mode) -> None:
+        self._leaves = leaves
+        self._mode = mode
+        self._arrays: dict[tuple[int, int], NDArray[Any]] = {}
+        self._held: list[tuple[int, NDArray[Any]]] = []
+
+    def array(self, leaf: int, source: int) -> NDArray[Any]:
+        key = (leaf, source)
+        if key not in self._arrays:
+            self._arrays[key] = self._fetch(leaf, self._leaves[leaf].sources[source])
+        return self._arrays[key]
+
+    def _fetch(self, leaf: int, value: Any) -> NDArray[Any]:
+        array = little_endian(np.asarray(value))
+        on_cpu = isinstance(value, jax.Array) and _platform(value) == "cpu"
+        if self._mode == "borrow":
+            return array
+        if self._mode == "copy" or isinstance(value, np.ndarray):
+            return copy_of(array)
+        if on_cpu:
+            self._held.append((leaf, array))
+        return array
+
+    def fingerprints(self, paths: Sequence[Path]) -> tuple[Fingerprint, ...]:
+        total = sum(array.nbytes for _, array in self._held)
+        step = max(1, total // _SAMPLES // 8) | 1
+        return tuple(
+            Fingerprint(paths[leaf], array, step, _sample(array, step)) for leaf, array in self._held
+        )
+
+
+def _platform(value: jax.Array) -> str:
+    return next(iter(value.sharding.device_set)).platform
+
+
+def _start_transfers(plan: WritePlan, leaves: Sequence[LiveLeaf]) -> None:
+    for piece in plan.pieces:
+        source = leaves[piece.leaf].sources[piece.source]
+        if isinstance(source, jax.Array) and _platform(source) != "cpu":
+            source.copy_to_host_async()
+
+
+def _within(box: Any, owned: Any) -> tuple[slice, ...]:
+    return box.relative_to(owned.start).slices
+
+
+def _sample(array: NDArray[Any], step: int) -> bytes:
+    """Both ends of the bytes, and 8 bytes in every `8 * step`."""
+    data = array.reshape(-1).view(np.uint8)
+    words = data[: data.size // 8 * 8].view(np.uint64)
+    return data[:_EDGE_BYTES].tobytes() + data[-_EDGE_BYTES:].tobytes() + words[::step].tobytes()
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """The array with its bytes in the order in which files have them."""
+    return array.astype(array.dtype.newbyteorder("<")) if array.dtype.str[0] == ">" else array
+
+
+def copy_of(array: NDArray[Any]) -> NDArray[Any]:
+    """A C-ordered copy in memory that is quick to touch for the first time."""
+    copy = np.frombuffer(fresh_buffer(array.nbytes), dtype=array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
+
+
+def fresh_buffer(length: int) -> memoryview:
+    """New zeroed memory, aligned for JAX. Large buffers ask for huge pages: the first touch of small ones is dear."""
+    if length < _HUGE_PAGE_BYTES:
+        raw = np.zeros(length + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        return memoryview(raw)[start : start + length]
+    memory = mmap.mmap(-1, length)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)

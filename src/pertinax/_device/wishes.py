@@ -1,0 +1,82 @@
+"""Wishes: how the reader wants each leaf back.
+
+Knows targets (arrays, `jax.ShapeDtypeStruct`, numpy, plain values) and what a stored leaf becomes when nobody asks for
+anything special. Knows nothing of files.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from pertinax._device.inspect import dtype_name, key_impl_name
+from pertinax._plan.boxes import Shape
+from pertinax._tree.paths import Path, path_text
+from pertinax.errors import UnsupportedLeaf
+
+WishKind = Literal[
+    "any", "jax", "key", "numpy", "generic", "bool", "int", "float", "complex", "str", "bytes"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One leaf as the reader wants it.
+
+    Attributes:
+        kind: what it shall be; `any`: as it was saved.
+        dtype: name of the dtype, None for the stored one.
+        shape: its shape (for `key` the shape of the array of keys), None for the stored one.
+        sharding: where a `jax.Array` shall live, None for the default device.
+        impl: PRNG implementation of a `key`, None for the stored one.
+    """
+
+    kind: WishKind
+    dtype: str | None = None
+    shape: Shape | None = None
+    sharding: Sharding | None = None
+    impl: str | None = None
+
+
+def wish_of(target: Any, path: Path) -> Wish:
+    """What a leaf of the target asks for. `...` asks for whatever is stored.
+
+    Raises `UnsupportedLeaf` for a leaf that no stored leaf can become.
+    """
+    if target is ...:
+        return Wish("any")
+    if isinstance(target, jax.Array | jax.ShapeDtypeStruct):
+        return _array_wish(target)
+    if isinstance(target, np.ndarray):
+        return Wish("numpy", dtype_name(target.dtype) or str(target.dtype), target.shape)
+    if isinstance(target, np.generic):
+        return Wish("generic", dtype_name(target.dtype) or str(target.dtype), ())
+    kind = type(target).__name__
+    if type(target) in (bool, int, float, complex, str, bytes):
+        return Wish(kind)  # type: ignore[arg-type] - one of the six names
+    raise UnsupportedLeaf(
+        f"the target has a {kind} at {path_text(path)!r}: give an array, a jax.ShapeDtypeStruct, a plain value, "
+        f"or ... for whatever is stored"
+    )
+
+
+def _array_wish(target: Any) -> Wish:
+    sharding = target.sharding
+    if isinstance(target, jax.Array) and not getattr(target, "committed", True):
+        sharding = None  # an array that JAX may move as it likes comes back as one
+    if jax.dtypes.issubdtype(target.dtype, jax.dtypes.prng_key):
+        impl = key_impl_name(target) if isinstance(target, jax.Array) else _impl_of_dtype(target.dtype)
+        return Wish("key", None, target.shape, sharding, impl)
+    return Wish("jax", target.dtype.name, target.shape, sharding)
+
+
+def _impl_of_dtype(dtype: Any) -> str | None:
+    return getattr(getattr(dtype, "_impl", None), "name", None)
+
+
+def narrowed_by_jax(dtype: str) -> bool:
+    """Whether JAX would cut this dtype down, for `jax_enable_x64` is off."""
+    wide = ("int64", "uint64", "float64", "complex128")
+    return dtype in wide and not jax.config.read("jax_enable_x64")

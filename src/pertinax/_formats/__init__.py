@@ -1,0 +1,1 @@
+"""What is on disk: formats turn manifests into files and files into manifests."""

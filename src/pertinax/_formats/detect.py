@@ -1,0 +1,129 @@
+"""Detection: what lies at a path.
+
+Knows the files that give each format away, and what people point at by mistake. Knows nothing of
+their contents, except for one word in `_METADATA`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from pertinax._formats.ledger import LEDGER_FILE
+from pertinax._formats.metadata.step_metadata import STEP_FILE
+from pertinax._formats.metadata.tree_metadata import PERTINAX_MARK, TREE_FILE
+from pertinax._store.contract import Entry, Store
+
+TMP_MARK = ".orbax-checkpoint-tmp-"
+"""What the name of a save that is not published contains."""
+
+DetectedKind = Literal["pertinax", "orbax", "step", "unfinished", "missing", "other"]
+ItemKind = Literal["pertinax", "orbax", "other"]
+_TAIL_BYTES = 64
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What lies at a path.
+
+    Attributes:
+        kind: `pertinax` an item with a ledger (or one that lost it: its `_METADATA` says there was
+            one); `orbax` an item without; `step` a directory of items; `unfinished` a save that was
+            never published; `missing` nothing; `other` anything else.
+        items: the names of the items of a step, in order, with what each of them is.
+        reason: for `other`, what it is instead and what to do, as a sentence without its subject.
+    """
+
+    kind: DetectedKind
+    items: tuple[tuple[str, ItemKind], ...] = ()
+    reason: str = ""
+
+
+def detect(store: Store, path: str) -> Detected:
+    """What lies at `path`. Lists the directory, and those right below it if there is no item in it."""
+    path = path.rstrip("/") or "/"
+    if TMP_MARK in path.rpartition("/")[2]:
+        return Detected("unfinished" if store.stat(path) is not None else "missing")
+    try:
+        entries = store.list_dir(path)
+    except FileNotFoundError:
+        return Detected("missing")
+    except NotADirectoryError:
+        return Detected("other", reason="is a file; a checkpoint is a directory")
+    kind = _item_kind(store, path, entries)
+    if kind != "other":
+        return Detected(kind)
+    return _step_or_other(store, path, entries)
+
+
+def _item_kind(store: Store, path: str, entries: list[Entry]) -> ItemKind:
+    files = {entry.name for entry in entries if not entry.is_dir}
+    if TREE_FILE in files:
+        marked = LEDGER_FILE in files or _is_marked(store, f"{path}/{TREE_FILE}")
+        return "pertinax" if marked else "orbax"
+    # A ledger without its `_METADATA` still vouches for an item; above items it vouches for the
+    # step's own files.
+    directories = {entry.name for entry in entries if entry.is_dir}
+    if LEDGER_FILE in files and ("d" in directories or "manifest.ocdbt" in files):
+        return "pertinax"
+    return "other"
+
+
+def _is_marked(store: Store, file: str) -> bool:
+    """Whether `_METADATA` says that a ledger belongs to it; the mark is its last field."""
+    with store.open(file) as reader:
+        start = max(0, reader.length - _TAIL_BYTES)
+        tail = reader.read(start, reader.length - start)
+    return f'"{PERTINAX_MARK}": 1}}'.encode() in tail
+
+
+def _step_or_other(store: Store, path: str, entries: list[Entry]) -> Detected:
+    names = {entry.name for entry in entries}
+    below = sorted(
+        entry.name
+        for entry in entries
+        if entry.is_dir and TMP_MARK not in entry.name and not entry.name.startswith(".")
+    )
+    looks_like_step = bool(names & {STEP_FILE, LEDGER_FILE})
+    steps = [name for name in below if _step_number(name) is not None]
+    if steps and not looks_like_step and len(steps) >= len(below) - 1:
+        return Detected("other", reason=_root_hint(path, steps))
+    items = tuple(
+        (name, _item_kind(store, f"{path}/{name}", store.list_dir(f"{path}/{name}")))
+        for name in below
+    )
+    if looks_like_step or any(kind != "other" for _, kind in items):
+        return Detected("step", items)
+    return Detected("other", reason=_other_hint(names))
+
+
+def _step_number(name: str) -> int | None:
+    """The step that a directory's name ends in: `12`, `step_12`, `run-0012`."""
+    digits = name[len(name.rstrip("0123456789")) :]
+    prefix = name[: len(name) - len(digits)]
+    return (
+        int(digits) if digits.isascii() and digits and (not prefix or prefix[-1] in "_-") else None
+    )
+
+
+def _root_hint(path: str, steps: list[str]) -> str:
+    ordered = sorted(steps, key=lambda name: _step_number(name) or 0)
+    listed = ", ".join(ordered if len(ordered) <= 5 else [*ordered[:2], "...", *ordered[-2:]])
+    return (
+        f"looks like a root of steps ({listed}): use Manager({path!r}), "
+        f"or one of them, {path.rstrip('/')}/{ordered[-1]}"
+    )
+
+
+def _other_hint(names: set[str]) -> str:
+    if not names:
+        return "is an empty directory"
+    unfinished = sorted(name for name in names if TMP_MARK in name)
+    if unfinished:
+        return f"holds only saves that were never published: {', '.join(unfinished[:3])}"
+    if "checkpoint" in names or ".zarray" in names or "zarr.json" in names:
+        return (
+            f"has no {TREE_FILE}: a bare array, or a checkpoint from before Orbax 0.3.2, "
+            "which cannot be read yet"
+        )
+    shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+    return f"has neither {LEDGER_FILE} nor {TREE_FILE}, nor has a directory in it; it has {shown}"

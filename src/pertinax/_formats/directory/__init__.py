@@ -1,0 +1,3 @@
+"""One file per key (`use_ocdbt=False`): which file holds which key. Knows nothing of what is in the
+files.
+"""

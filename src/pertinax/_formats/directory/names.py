@@ -1,0 +1,58 @@
+"""Names as files: whether a leaf can have a directory of its own.
+
+Knows what file systems refuse and which names the item itself needs. Knows nothing of stores.
+"""
+
+from collections.abc import Iterable
+
+_MAX_PART = 255
+_RESERVED = frozenset(
+    {
+        "_METADATA",
+        "_CHECKPOINT_METADATA",
+        "_sharding",
+        "_strings.json",
+        "array_metadatas",
+        "checkpoint",
+        "commit_success.txt",
+        "d",
+        "manifest.ocdbt",
+        "pertinax.json",
+    }
+)
+
+
+def is_inside(name: str) -> bool:
+    """Whether `name`, relative to a directory, surely stays in it."""
+    return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def unfit_names(names: Iterable[str], metadata_key: str) -> dict[str, str]:
+    """Names that cannot be directories beside each other and beside the item's own files, and why.
+
+    The empty name of a tree that is a single leaf is fit: its files lie in the item itself.
+    """
+    every = set(names)
+    unfit: dict[str, str] = {}
+    for name in every:
+        reason = _unfit(name, every, metadata_key) if name else None
+        if reason is not None:
+            unfit[name] = reason
+    return unfit
+
+
+def _unfit(name: str, every: set[str], metadata_key: str) -> str | None:
+    if not is_inside(name):
+        return "its path has an empty part, `.`, `..` or a NUL"
+    parts = name.split("/")
+    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_PART for part in parts):
+        return f"a part of its path is longer than {_MAX_PART} bytes"
+    if parts[0] in _RESERVED or parts[0].startswith("ocdbt.process_"):
+        return f"{parts[0]!r} is a file of the checkpoint itself"
+    for cut in range(1, len(parts)):
+        below = parts[cut]
+        if "/".join(parts[:cut]) in every and (
+            below in ("c", metadata_key) or below.replace(".", "").isdigit()
+        ):
+            return f"{below!r} is a file of the leaf {'/'.join(parts[:cut])!r}"
+    return None

@@ -1,0 +1,180 @@
+"""One item on its way to the disk: data file, OCDBT database, Orbax's sidecars, and the ledger last.
+
+Knows which files an item directory has and in which order they are written. Knows nothing of how a directory becomes
+visible (`_store.draft`) nor of several items in one checkpoint (`_core`).
+"""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pertinax._device.snapshot import Snapshot
+from pertinax._formats.crc import crc32c, crc_blocks
+from pertinax._formats.data_file import Progress, Receipt, chunk_table, run_all, write_pieces
+from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
+from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
+from pertinax._formats.metadata.array_metadatas import (
+    ARRAY_METADATAS_DIR,
+    ArrayEntry,
+    array_metadatas_file,
+    encode_array_metadatas,
+)
+from pertinax._formats.metadata.names import OrbaxName
+from pertinax._formats.metadata.sharding import SHARDING_FILE, encode_sharding
+from pertinax._formats.metadata.strings import STRINGS_FILE, encode_strings
+from pertinax._formats.metadata.tree_metadata import TREE_FILE, ValueEntry, empty_value_type, encode_tree
+from pertinax._formats.ocdbt import MANIFEST_FILE, Reference, Value, encode_database
+from pertinax._formats.zarr.array import chunk_key, metadata_key
+from pertinax._formats.zarr.text import encode_metadata
+from pertinax._plan.boxes import Box
+from pertinax._plan.chunks import grid_shape, index_of
+from pertinax._plan.write import LARGE_ALIGNMENT, Piece, WritePlan, align
+from pertinax._store.contract import Store
+from pertinax._store.failures import storage_errors
+from pertinax._tree.skeleton import Node
+
+_ORBAX_TYPES = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemContent:
+    """Everything that goes into one item.
+
+    Attributes:
+        root, leaves, values: as in `Manifest`.
+        names: Orbax's names of every leaf and empty container, in flattening order.
+        write_shapes: shape of one written piece of each leaf.
+        plan, snapshot: the bytes, and where they go.
+        facts: what else the ledger shall tell.
+        beside: small files that belong to the item as well (name -> content).
+    """
+
+    root: Node
+    leaves: Sequence[StoredLeaf]
+    values: Mapping[int, Any]
+    names: Sequence[OrbaxName]
+    write_shapes: Sequence[tuple[int, ...]]
+    plan: WritePlan
+    snapshot: Snapshot
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+def write_item(
+    store: Store, directory: str, content: ItemContent, *, pool: ThreadPoolExecutor, progress: Progress
+) -> FileRecord:
+    """Write all files of an item into `directory`, which exists, and make their bytes durable.
+
+    Returns the record of the ledger. Names are made durable by whoever publishes the directory. Raises `StorageFull`,
+    `StorageError`, and `SnapshotChanged` if a held array was written to meanwhile.
+    """
+    files = dict(content.beside)
+    table = ChunkTable((), *_no_columns())
+    if any(leaf.codec != "none" for leaf in content.leaves):
+        table, files[MANIFEST_FILE] = _write_data(store, directory, content, pool, progress)
+    content.snapshot.check()
+    files |= sidecars(content)
+    if any("/" in name for name in files):
+        with storage_errors("make a directory", directory):
+            store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
+    records = [FileRecord(name, len(data), crc32c(data)) for name, data in sorted(files.items())]
+    facts = {"save_id": uuid.uuid4().hex, **content.facts}
+    manifest = Manifest(
+        "pertinax", content.root, tuple(content.leaves), table, content.values, files=tuple(records), facts=facts
+    )
+    files[LEDGER_FILE] = encode_ledger(manifest)
+    run_all(pool, [lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()])
+    ledger = files[LEDGER_FILE]
+    return FileRecord(LEDGER_FILE, len(ledger), crc32c(ledger))
+
+
+def write_file(store: Store, path: str, data: bytes) -> None:
+    """Write a small file whole and make its bytes durable."""
+    with storage_errors("write a file", path), store.create(path) as writer:
+        writer.write_at(0, [data])
+        writer.sync()
+
+
+def _no_columns() -> tuple[Any, ...]:
+    empty = chunk_table("", [], None)
+    return empty.leaf, empty.ordinal, empty.file, empty.offset, empty.length, empty.crc
+
+
+def _write_data(
+    store: Store, directory: str, content: ItemContent, pool: ThreadPoolExecutor, progress: Progress
+) -> tuple[ChunkTable, bytes]:
+    """The data file with the database's nodes at its end, durable; returns its chunks and the database's manifest."""
+    name = f"d/{uuid.uuid4().hex}"
+    with storage_errors("write array data", f"{directory}/{name}"):
+        store.make_dir(f"{directory}/d")
+        with store.create(f"{directory}/{name}", content.plan.total_bytes) as writer:
+            codecs = [leaf.codec for leaf in content.leaves]
+            receipts, end = write_pieces(
+                writer, content.plan, content.snapshot, codecs=codecs, pool=pool, progress=progress
+            )
+            # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
+            offset = align(end, LARGE_ALIGNMENT)
+            database = encode_database(
+                _entries(content, receipts, name),
+                data_file=name,
+                offset=offset,
+                commit_time_ns=time.time_ns(),
+                uuid=uuid.uuid4().bytes,
+            )
+            writer.write_at(offset, [database.nodes])
+            writer.sync()
+    own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
+    nodes = Receipt(own, offset, len(database.nodes), crc_blocks(database.nodes)) if database.nodes else None
+    return chunk_table(name, receipts, nodes), database.manifest
+
+
+def _entries(content: ItemContent, receipts: Sequence[Receipt], file: str) -> list[tuple[bytes, Value]]:
+    """The database: every array's metadata inline, every chunk by reference; keys in byte order."""
+    arrays = [leaf for leaf in content.leaves if leaf.codec != "none"]
+    texts = encode_metadata("zarr", ((a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays))
+    entries: list[tuple[bytes, Value]] = [
+        (metadata_key("zarr", leaf.name).encode("utf-8", "surrogateescape"), text)
+        for leaf, text in zip(arrays, texts, strict=True)
+    ]
+    for receipt in receipts:
+        leaf = content.leaves[receipt.piece.leaf]
+        index = index_of(receipt.piece.ordinal, grid_shape(leaf.shape, leaf.chunk_shape))
+        key = chunk_key("zarr", leaf.name, index).encode("utf-8", "surrogateescape")
+        entries.append((key, Reference(file, receipt.offset, receipt.length)))
+    entries.sort(key=lambda entry: entry[0])
+    return entries
+
+
+def sidecars(content: ItemContent) -> dict[str, bytes]:
+    """Orbax's own files, so that it restores the item without arguments."""
+    arrays = [
+        ArrayEntry(leaf.name, shape, leaf.chunk_shape, leaf.impl)
+        for leaf, shape in zip(content.leaves, content.write_shapes, strict=True)
+        if leaf.kind in ("jax", "key")
+    ]
+    shardings = {leaf.name: leaf.sharding for leaf in content.leaves if leaf.sharding is not None}
+    texts = {content.leaves[i].name: str(value) for i, value in content.values.items()}
+    files = {TREE_FILE: encode_tree(_tree_entries(content), use_ocdbt=True, use_zarr3=False)}
+    if arrays:
+        files[array_metadatas_file(0)] = encode_array_metadatas(arrays)
+    if shardings:
+        files[SHARDING_FILE] = encode_sharding(shardings)
+    if texts:
+        files[STRINGS_FILE] = encode_strings(texts)
+    return files
+
+
+def _tree_entries(content: ItemContent) -> list[tuple[OrbaxName, ValueEntry]]:
+    leaves = iter(zip(content.leaves, content.write_shapes, strict=True))
+    entries: list[tuple[OrbaxName, ValueEntry]] = []
+    for name in content.names:
+        if name.node.kind != "leaf":
+            entries.append((name, ValueEntry(empty_value_type(name.node))))
+            continue
+        leaf, write_shape = next(leaves)
+        kind = "string" if leaf.codec == "none" else _ORBAX_TYPES.get(leaf.kind, "scalar")
+        entries.append((name, ValueEntry(kind, write_shape if kind == "jax.Array" else None)))
+    return entries

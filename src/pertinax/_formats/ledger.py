@@ -1,0 +1,257 @@
+"""The ledger, `pertinax.json`: what a checkpoint holds, exactly, with a checksum for every byte of it.
+
+Knows how a `Manifest` is written down and checked. Knows nothing of stores, devices or of Orbax. The file is one JSON
+object (described in `docs/formats/ledger.md`); tables are columns, numbers in base64. Its last field is the CRC-32C of
+all bytes before that field, so the ledger vouches for itself. Whatever does not add up is `CorruptCheckpoint`.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pertinax._formats.crc import crc32c
+from pertinax._formats.manifest import (
+    BLOCK_BYTES,
+    ChunkTable,
+    Codec,
+    FileRecord,
+    LeafKind,
+    Manifest,
+    StoredLeaf,
+)
+from pertinax._plan.chunks import grid_size
+from pertinax._tree.skeleton import Node, decode, decode_value, encode, encode_value, leaf_paths
+from pertinax.errors import CorruptCheckpoint, NewerFormat
+
+LEDGER_FILE = "pertinax.json"
+VERSION = 1
+"""Raised when a reader of the version before could no longer understand, or could misunderstand, what is written."""
+
+_TAIL = b',"crc32c":"%08x"}'
+_TAIL_BYTES = len(_TAIL % 0)
+_MAX_LEDGER_BYTES = 1 << 31
+_KINDS = frozenset(get_args(LeafKind))
+_CODECS = frozenset(get_args(Codec))
+_SPEC_FIELDS = (
+    "kind",
+    "dtype",
+    "shape",
+    "storage_dtype",
+    "chunk_shape",
+    "codec",
+    "sharding",
+    "impl",
+)
+
+
+def encode_ledger(manifest: Manifest) -> bytes:
+    """The ledger file of an item (or, without leaves, of a directory of items)."""
+    specs: dict[tuple[Any, ...], int] = {}
+    rows = [specs.setdefault(_spec_of(leaf), len(specs)) for leaf in manifest.leaves]
+    chunks = manifest.chunks
+    assert chunks.crc is not None  # noqa: S101 - a ledger without checksums is a bug of ours, not of the user
+    fields: dict[str, Any] = {
+        "pertinax": VERSION,
+        **manifest.facts,
+        "container": manifest.container,
+        "array_driver": manifest.array_driver,
+        "block_bytes": BLOCK_BYTES,
+        "tree": encode(manifest.root),
+        "specs": [dict(zip(_SPEC_FIELDS, spec, strict=True)) for spec in specs],
+        "leaves": {"name": [leaf.name for leaf in manifest.leaves], "spec": _pack(rows, np.int32)},
+        "values": [[i, encode_value(value)] for i, value in sorted(manifest.values.items())],
+        "chunks": {
+            "files": list(chunks.files),
+            "leaf": _pack(chunks.leaf, np.int32),
+            "ordinal": _pack(chunks.ordinal, np.int64),
+            "file": _pack(chunks.file, np.int32),
+            "offset": _pack(chunks.offset, np.int64),
+            "length": _pack(chunks.length, np.int64),
+            "crc32c": _pack(chunks.crc, np.uint32),
+        },
+        "files": [[record.name, record.length, f"{record.crc:08x}"] for record in manifest.files],
+    }
+    body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
+    return body + _TAIL % crc32c(body)
+
+
+def _spec_of(leaf: StoredLeaf) -> tuple[Any, ...]:
+    return tuple(getattr(leaf, name) for name in _SPEC_FIELDS)
+
+
+def _pack(values: Any, dtype: type) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))).decode()
+
+
+def decode_ledger(data: bytes, *, file: str = LEDGER_FILE) -> Manifest:
+    """The manifest in a ledger file. Raises `CorruptCheckpoint` or `NewerFormat`."""
+    fields = _checked_fields(data, file)
+    version = fields.get("pertinax")
+    if isinstance(version, int) and version > VERSION:
+        raise NewerFormat(
+            f"{file!r} has format version {version}, and this pertinax reads up to {VERSION}: upgrade pertinax to open it"
+        )
+    try:
+        if version != VERSION or fields["block_bytes"] != BLOCK_BYTES:
+            raise ValueError(f"version {version!r}, block size {fields.get('block_bytes')!r}")
+        return _manifest(fields)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise CorruptCheckpoint(f"not a ledger: {type(error).__name__}: {error}", file=file) from error
+
+
+def _checked_fields(data: bytes, file: str) -> dict[str, Any]:
+    if len(data) > _MAX_LEDGER_BYTES or len(data) < _TAIL_BYTES + 2:
+        raise CorruptCheckpoint(f"a ledger cannot have {len(data)} bytes", file=file)
+    body, tail = data[:-_TAIL_BYTES], data[-_TAIL_BYTES:]
+    found = crc32c(body)
+    if tail != _TAIL % found:
+        raise CorruptCheckpoint(
+            f"the ledger does not match its own checksum: ends in {tail!r}, computed {found:08x}",
+            file=file,
+            start=0,
+            stop=len(data),
+        )
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpoint(f"not JSON: {error}", file=file) from error
+    if not isinstance(fields, dict):
+        raise CorruptCheckpoint("not a JSON object", file=file)
+    return cast("dict[str, Any]", fields)
+
+
+def _manifest(fields: Mapping[str, Any]) -> Manifest:
+    root = decode(fields["tree"])
+    leaves = _leaves(fields, root)
+    chunks = _chunks(fields["chunks"])
+    container, driver = fields["container"], fields["array_driver"]
+    if container not in ("ocdbt", "directory") or driver not in ("zarr", "zarr3"):
+        raise ValueError(f"no such layout: {container!r} {driver!r}")
+    values = {int(i): decode_value(value) for i, value in fields["values"]}
+    files = tuple(FileRecord(_safe(name), int(n), int(crc, 16)) for name, n, crc in fields["files"])
+    known = {"container", "array_driver", "block_bytes", "tree", "specs", "leaves", "values", "chunks", "files"}
+    facts = {name: value for name, value in fields.items() if name not in known | {"crc32c", "pertinax"}}
+    _check_chunks(leaves, chunks, values)
+    return Manifest("pertinax", root, leaves, chunks, values, driver, container, files, facts)
+
+
+def _leaves(fields: Mapping[str, Any], root: Node) -> tuple[StoredLeaf, ...]:
+    specs = [_spec(spec) for spec in fields["specs"]]
+    names = fields["leaves"]["name"]
+    rows = _unpack(fields["leaves"]["spec"], np.int32).tolist()
+    paths = leaf_paths(root)
+    if not len(paths) == len(names) == len(rows) == len(set(names)):
+        raise ValueError(f"{len(paths)} leaves in the tree, {len(rows)} specs, {len(set(names))} names")
+    if rows and not 0 <= min(rows) <= max(rows) < len(specs):
+        raise ValueError("a leaf without a spec")
+    return tuple(
+        StoredLeaf(path, str(name), *specs[row]) for path, name, row in zip(paths, names, rows, strict=True)
+    )
+
+
+def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    kind, codec = fields["kind"], fields["codec"]
+    shape, chunk_shape = tuple(fields["shape"]), tuple(fields["chunk_shape"])
+    if kind not in _KINDS or codec not in _CODECS or len(shape) != len(chunk_shape):
+        raise ValueError(f"not a leaf: {fields!r:.200}")
+    if not all(type(n) is int and n >= 0 for n in shape) or not all(type(n) is int and n > 0 for n in chunk_shape):
+        raise ValueError(f"not a shape: {shape} in chunks of {chunk_shape}")
+    texts = [fields[name] for name in ("dtype", "storage_dtype")]
+    optional = [fields[name] for name in ("sharding", "impl")]
+    if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in optional):
+        raise ValueError(f"not a leaf: {fields!r:.200}")
+    return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional
+
+
+def _chunks(fields: Mapping[str, Any]) -> ChunkTable:
+    files = tuple(_safe(name) for name in fields["files"])
+    table = ChunkTable(
+        files,
+        _unpack(fields["leaf"], np.int32).astype(np.int64),
+        _unpack(fields["ordinal"], np.int64),
+        _unpack(fields["file"], np.int32).astype(np.int64),
+        _unpack(fields["offset"], np.int64),
+        _unpack(fields["length"], np.int64),
+        _unpack(fields["crc32c"], np.uint32),
+    )
+    n = len(table)
+    if any(len(c) != n for c in (table.ordinal, table.file, table.offset, table.length)):
+        raise ValueError("columns of different lengths")
+    if n and (
+        min(table.offset.min(), table.length.min(), table.ordinal.min(), table.file.min()) < 0
+        or int(table.file.max()) >= len(files)
+        or int(table.offset.max()) + int(table.length.max()) >= 1 << 62
+    ):
+        raise ValueError("a chunk out of bounds")
+    if block_counts(table.length).sum() != len(cast("NDArray[np.uint32]", table.crc)):
+        raise ValueError("not one checksum per block")
+    return table
+
+
+def block_counts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Checksums that chunks of these lengths in bytes have."""
+    return -(-lengths // BLOCK_BYTES)
+
+
+def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Mapping[int, Any]) -> None:
+    """Every leaf has each chunk of its grid exactly once, in order, and raw chunks have the bytes of their elements.
+
+    Rows of no leaf (-1), the container's own bytes, stand before all others.
+    """
+    stored = chunks.leaf >= 0
+    counts = np.bincount(chunks.leaf[stored], minlength=len(leaves)) if len(leaves) else np.zeros(0, np.int64)
+    if len(counts) != len(leaves):
+        raise ValueError("a chunk of no leaf")
+    grids: dict[tuple[Any, ...], int] = {}
+    for i, leaf in enumerate(leaves):
+        key = (leaf.shape, leaf.chunk_shape, leaf.codec)
+        if key not in grids:
+            grids[key] = 0 if leaf.codec in ("none", "tensorstore") else grid_size(leaf.shape, leaf.chunk_shape)
+        if counts[i] != grids[key] or (leaf.codec == "none") != (i in values):
+            raise ValueError(f"leaf {leaf.name!r} has {counts[i]} chunks of {grids[key]}")
+    owners, ordinals = chunks.leaf[stored], chunks.ordinal[stored]
+    firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    if len(owners) and (
+        (np.diff(chunks.leaf) < 0).any() or (ordinals != np.arange(len(owners)) - firsts[owners]).any()
+    ):
+        raise ValueError("chunks out of order")
+    _check_lengths(leaves, chunks)
+
+
+def _check_lengths(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable) -> None:
+    """A hostile length must not make a reader allocate more than the elements need."""
+    from pertinax._formats.zarr.dtypes import numpy_dtype
+
+    sizes: dict[tuple[Any, ...], int] = {}
+    for owner, length in zip(chunks.leaf.tolist(), chunks.length.tolist(), strict=True):
+        if owner < 0:
+            continue
+        leaf = leaves[owner]
+        key = (leaf.storage_dtype, leaf.chunk_shape)
+        if key not in sizes:
+            sizes[key] = math.prod(leaf.chunk_shape) * numpy_dtype(leaf.storage_dtype).itemsize
+        if leaf.codec == "raw" and length != sizes[key]:
+            raise ValueError(f"a chunk of {leaf.name!r} has {length} bytes, its elements {sizes[key]}")
+
+
+def _unpack(text: Any, dtype: type) -> NDArray[Any]:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from error
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
+
+
+def _safe(name: Any) -> str:
+    """A file name that stays inside the checkpoint."""
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        raise ValueError(f"not a file name: {name!r:.80}")
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"a file name that leaves the checkpoint: {name!r:.80}")
+    return name

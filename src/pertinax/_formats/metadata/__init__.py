@@ -1,0 +1,3 @@
+"""Orbax's JSON files, one module each: bytes in, values out, and back. Knows nothing of stores or
+arrays.
+"""

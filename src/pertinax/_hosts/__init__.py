@@ -1,0 +1,6 @@
+"""The other processes of the job: who they are, and how to agree with them."""
+
+from pertinax._hosts.contract import Hosts, Topology
+from pertinax._hosts.alone import Alone
+
+__all__ = ["Alone", "Hosts", "Topology"]

@@ -1,0 +1,93 @@
+"""The write plan: which chunks this process writes, and where in its data file each one goes.
+
+Knows shapes, owned boxes and alignment. Knows nothing of live arrays or of files. Every process can compute the plan
+of every other one from what all know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pertinax._plan.boxes import Box, Shape
+from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, ordinal_of
+
+SMALL_BYTES = 1 << 16
+"""Chunks below this are packed: copied side by side into one buffer and written together."""
+SMALL_ALIGNMENT = 64
+"""JAX takes a host buffer without a copy if it starts at a multiple of this."""
+LARGE_ALIGNMENT = 4096
+"""A memory page: such chunks can be mapped, and read past the page cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayPieces:
+    """The part of one array that this process writes: `boxes` of it, cut into chunks of `chunk_shape`."""
+
+    leaf: int
+    shape: Shape
+    chunk_shape: Shape
+    itemsize: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One chunk to write: `box` of leaf `leaf`, from its `source`-th owned box, `length` bytes when raw."""
+
+    leaf: int
+    source: int
+    ordinal: int
+    box: Box
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """Pieces in file order with the offset of each; `packed` pieces come first and fill `packed_bytes`."""
+
+    pieces: tuple[Piece, ...]
+    offsets: NDArray[np.int64]
+    packed: int
+    packed_bytes: int
+    total_bytes: int
+
+
+def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
+    """Lay out all chunks in one file: small ones first, packed; then large ones, on page boundaries."""
+    pieces = [piece for array in arrays for piece in _pieces(array)]
+    small = [p for p in pieces if p.length < SMALL_BYTES]
+    large = [p for p in pieces if p.length >= SMALL_BYTES]
+    small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
+    large_offsets, total_bytes = _offsets(large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT)
+    offsets = np.concatenate([small_offsets, large_offsets])
+    return WritePlan((*small, *large), offsets, len(small), packed_bytes, total_bytes if large else packed_bytes)
+
+
+def align(offset: int, alignment: int) -> int:
+    """The first multiple of `alignment` from `offset` on."""
+    return -(-offset // alignment) * alignment
+
+
+def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArray[np.int64], int]:
+    """Offset of each piece, and the end of the last one (of its padding, so that the next start is aligned)."""
+    lengths = np.fromiter((p.length for p in pieces), np.int64, len(pieces))
+    ends = np.cumsum(-(-lengths // alignment) * alignment)
+    offsets = start + np.concatenate([np.zeros(1, np.int64), ends])[:-1] if len(pieces) else ends
+    return offsets, start + (int(ends[-1]) if len(pieces) else 0)
+
+
+def _pieces(array: ArrayPieces) -> list[Piece]:
+    if array.chunk_shape == array.shape and len(array.boxes) == 1:  # by far the most common: one box, one chunk
+        box = array.boxes[0]
+        return [Piece(array.leaf, 0, 0, box, box.size * array.itemsize)]
+    grid = grid_shape(array.shape, array.chunk_shape)
+    out: list[Piece] = []
+    for source, box in enumerate(array.boxes):
+        for index in chunks_touching(box, array.chunk_shape):
+            chunk = chunk_box(index, array.chunk_shape, array.shape)
+            if not box.contains(chunk):
+                raise ValueError(f"chunk {chunk} of leaf {array.leaf} reaches out of the owned box {box}")
+            out.append(Piece(array.leaf, source, ordinal_of(index, grid), chunk, chunk.size * array.itemsize))
+    return out

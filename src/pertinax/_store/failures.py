@@ -1,0 +1,32 @@
+"""What an error of the disk means to the person who saves.
+
+Knows error numbers and our exceptions. Knows nothing of what was being done; the caller says it in
+words.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import Final
+
+from pertinax.errors import PertinaxError, StorageError, StorageFull
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: str) -> Iterator[None]:
+    """Turn `OSError`s of the block into `StorageFull` or `StorageError`: "could not <action>: ...".
+
+    `FileExistsError` and `FileNotFoundError` pass as they are: only the caller knows whether they
+    mean a taken path, a missing checkpoint or a broken one.
+    """
+    try:
+        yield
+    except (PertinaxError, FileExistsError, FileNotFoundError):
+        raise
+    except OSError as error:
+        kind = StorageFull if error.errno in _FULL else StorageError
+        text = f"could not {action}: {error.strerror or error}"
+        named: object = error.filename
+        raise kind(error.errno or errno.EIO, text, named or path) from error

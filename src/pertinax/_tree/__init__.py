@@ -1,0 +1,1 @@
+"""Trees as data: how a nest of containers becomes named leaves and a skeleton, and back. Pure."""

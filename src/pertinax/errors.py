@@ -1,0 +1,160 @@
+"""What can go wrong, and the one tree that all of it hangs on.
+
+Every error of this library descends from `PertinaxError` and from the builtin that people already catch:
+
+    PertinaxError
+    ├── CheckpointExists(FileExistsError)        the target is taken and `exists="error"`
+    ├── CheckpointNotFound(FileNotFoundError)    nothing lies at the path
+    ├── NotACheckpoint(ValueError)               something lies there, but no checkpoint
+    │   ├── UnfinishedCheckpoint                 a save that was never published
+    │   └── NewerFormat                          written by a later version than this one reads
+    ├── CorruptCheckpoint(ValueError)            bytes are not those that were written
+    ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
+    ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
+    ├── InvalidOption(ValueError)                an option value that means nothing
+    ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
+    ├── SaveFailed(RuntimeError)                 a background save failed; `__cause__` says why
+    └── StorageError(OSError)                    the store refused
+        └── StorageFull                          not enough room; nothing was left behind
+
+Knows messages and facts. Knows nothing of how they come about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+
+class PertinaxError(Exception):
+    """The root: catch this to catch everything that the library raises on purpose."""
+
+
+@final
+class CheckpointExists(PertinaxError, FileExistsError):
+    """The path is taken, and the caller did not say `exists="replace"` or `exists="skip"`."""
+
+
+@final
+class CheckpointNotFound(PertinaxError, FileNotFoundError):
+    """There is nothing at the path."""
+
+
+class NotACheckpoint(PertinaxError, ValueError):
+    """The path exists but holds no checkpoint that can be read."""
+
+
+@final
+class UnfinishedCheckpoint(NotACheckpoint):
+    """The directory belongs to a save that was never published; its content proves nothing."""
+
+
+@final
+class NewerFormat(NotACheckpoint):
+    """The checkpoint was written by a newer format version than this library reads."""
+
+
+@final
+class CorruptCheckpoint(PertinaxError, ValueError):
+    """Stored bytes are not the bytes that were written (or a file breaks its own format).
+
+    Attributes:
+        file: the damaged file, relative to the checkpoint.
+        leaf: path of the leaf whose bytes they are, or None when the file holds no leaf bytes.
+        start, stop: byte range in `file` that failed, or None when the whole file is meant.
+        reason: what was expected and what was found.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str,
+        leaf: str | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> None:
+        self.reason = reason
+        self.file = file
+        self.leaf = leaf
+        self.start = start
+        self.stop = stop
+        where = f"file {file!r}"
+        if start is not None:
+            where += f", bytes {start}..{stop}"
+        if leaf is not None:
+            where += f", leaf {leaf!r}"
+        super().__init__(f"{where}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # BaseException pickles positional arguments only, and ours are keywords.
+        return (_rebuild_corrupt, (self.reason, self.file, self.leaf, self.start, self.stop))
+
+
+def _rebuild_corrupt(
+    reason: str, file: str, leaf: str | None, start: int | None, stop: int | None
+) -> CorruptCheckpoint:
+    return CorruptCheckpoint(reason, file=file, leaf=leaf, start=start, stop=stop)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """One leaf that does not fit: where, both sides, and the way out."""
+
+    path: str
+    stored: str
+    target: str
+    hint: str
+
+
+@final
+class RestoreMismatch(PertinaxError, ValueError):
+    """The checkpoint and the target differ; `misfits` lists every leaf that does, not just the first."""
+
+    def __init__(self, checkpoint: str, misfits: Sequence[Misfit], leaf_count: int) -> None:
+        self.checkpoint = checkpoint
+        self.misfits = tuple(misfits)
+        self.leaf_count = leaf_count
+        width = min(60, max((len(m.path) for m in self.misfits), default=0))
+        stored = min(40, max((len(m.stored) for m in self.misfits), default=0))
+        target = min(40, max((len(m.target) for m in self.misfits), default=0))
+        lines = [
+            f"{len(self.misfits)} of {leaf_count} leaves do not fit the checkpoint at {checkpoint}"
+        ]
+        lines += [
+            f"  {m.path:<{width}}  stored {m.stored:<{stored}}  target {m.target:<{target}}  -> {m.hint}"
+            for m in self.misfits
+        ]
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (RestoreMismatch, (self.checkpoint, self.misfits, self.leaf_count))
+
+
+@final
+class UnsupportedLeaf(PertinaxError, TypeError):
+    """A leaf of a type or dtype that cannot be stored; the text names its path and its type."""
+
+
+@final
+class InvalidOption(PertinaxError, ValueError):
+    """An option has a value without meaning; the text lists those that have one."""
+
+
+@final
+class SnapshotChanged(PertinaxError, RuntimeError):
+    """An array's memory was altered between the call and the write; nothing was published."""
+
+
+@final
+class SaveFailed(PertinaxError, RuntimeError):
+    """A save in the background failed and nobody asked for its result; `__cause__` is the reason."""
+
+
+class StorageError(PertinaxError, OSError):
+    """The store refused an operation; errno and file name are those of the cause."""
+
+
+@final
+class StorageFull(StorageError):
+    """There is not enough room for the checkpoint. Nothing visible was left behind."""

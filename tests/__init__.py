@@ -1,0 +1,1 @@
+"""The tests, importable as `tests.*` so that they can share helpers."""

@@ -1,0 +1,27 @@
+"""What every test stands on: eight CPU devices, and hypothesis profiles.
+
+Knows the environment that JAX reads once, before it is first used. Knows nothing of what is tested.
+"""
+
+import os
+import sys
+
+import pytest
+
+if "jax" in sys.modules:
+    raise pytest.UsageError("jax was imported before tests/conftest.py could give it eight devices")
+
+# For this process and for those that tests start. JAX_PLATFORMS=cuda runs on an accelerator.
+DEVICES_FLAG = "--xla_force_host_platform_device_count"
+if DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from hypothesis import HealthCheck, settings  # noqa: E402  (plugins of hypothesis may import jax)
+
+SLOW_DISKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("dev", deadline=None, suppress_health_check=SLOW_DISKS)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile("campaign", settings.get_profile("dev"), max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

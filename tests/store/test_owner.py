@@ -1,0 +1,91 @@
+"""Tokens name their owner; only a proof of death counts as death."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pertinax._store import owner
+from pertinax._store.owner import new_token, owner_alive
+
+PARTS = ["host", "boot", "space", "pid", "start", "random"]
+
+
+def changed(token: str, **parts: str) -> str:
+    fields = dict(zip(PARTS, token.split("-"), strict=True))
+    return "-".join({**fields, **parts}.values())
+
+
+def test_tokens_are_unique_and_fit_for_names() -> None:
+    tokens = {new_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert all(len(token) < 80 and set(token) <= set("0123456789abcdef-") for token in tokens)
+
+
+def test_i_am_alive() -> None:
+    assert owner_alive(new_token()) is True
+
+
+def test_a_child_lives_until_it_is_dead_and_a_zombie_is_dead() -> None:
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pertinax._store.owner import new_token;"
+            "print(new_token(), flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    token = child.stdout.readline().strip()
+    assert owner_alive(token) is True
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, not yet buried
+    assert owner_alive(token) is False
+    child.wait()
+    child.stdout.close()
+    assert owner_alive(token) is False
+
+
+def test_a_process_number_used_again_is_somebody_else() -> None:
+    assert owner_alive(changed(new_token(), start="12345")) is False
+
+
+def test_an_unknown_start_counts_as_alive() -> None:
+    assert owner_alive(changed(new_token(), start="0")) is True
+
+
+def test_another_boot_of_this_host_is_dead() -> None:
+    assert owner_alive(changed(new_token(), boot="deadbeef", space="deadbeef")) is False
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"host": "deadbeef"},
+        {"host": "00000000"},
+        {"space": "deadbeef"},
+        {"boot": "00000000"},
+        {"pid": "0"},
+        {"pid": "9999999999"},
+    ],
+)
+def test_others_cannot_be_judged(parts: dict[str, str]) -> None:
+    assert owner_alive(changed(new_token(), **parts)) is None
+
+
+@pytest.mark.parametrize("token", ["", "0", "1700000000", "x-y", "../..", "-" * 5])
+def test_foreign_tokens_cannot_be_judged(token: str) -> None:
+    assert owner_alive(token) is None
+
+
+def test_a_nameless_host_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner.platform, "node", lambda: "localhost")
+    token = new_token()
+    assert token.startswith("00000000-")
+    assert owner_alive(changed(token, boot="deadbeef")) is None
