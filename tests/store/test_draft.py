@@ -49,10 +49,9 @@ def test_a_draft_is_invisible_until_it_is_committed() -> None:
 
 def test_leaving_a_draft_without_commit_removes_it() -> None:
     disk = disk_with(None)
-    with pytest.raises(KeyError), open_draft(disk, FINAL) as draft:
+    with open_draft(disk, FINAL) as draft:
         draft.make_dir("d")
         draft.write_file("d/f", b"1")
-        raise KeyError
     assert names(disk) == []
 
 
@@ -94,8 +93,18 @@ def test_a_checkpoint_set_aside_is_found_and_counts_as_existing() -> None:
 def test_a_new_draft_restores_what_a_dead_owner_set_aside() -> None:
     disk = disk_with(OLD)
     disk.rename(FINAL, f"{FINAL}{TMP_MARK}17{REPLACED}")
+    store = CrashingStore(disk)
+    open_draft(store, FINAL).abandon()
+    assert names(store) == ["step"]
+    assert all(after.stat(FINAL) is not None for after in store.crash_states())
+
+
+def test_a_new_draft_does_not_disturb_a_living_owner() -> None:
+    disk = disk_with(OLD)
+    disk.rename(FINAL, hidden_name(FINAL) + REPLACED)
     open_draft(disk, FINAL).abandon()
-    assert names(disk) == ["step"]
+    assert disk.stat(FINAL) is None
+    assert seen(disk) == OLD
 
 
 def test_cleaning_takes_only_what_is_proven_dead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,10 +149,12 @@ def test_an_error_at_any_call_leaves_old_or_new_and_is_ours(
             assert caught.errno == number  # noqa: PT017
             assert isinstance(caught, StorageFull) == (number == errno.ENOSPC)  # noqa: PT017
             assert seen(disk) in (OLD, NEW), store.log[call]
+            # One fault alone never leaves the old one aside.
+            assert lasting or disk.stat(FINAL) is not None, store.log[call]
         else:
             assert seen(disk) == NEW, store.log[call]
         # And the same once the power has gone.
-        for after in disk.crash_states(6):
+        for after in disk.crash_states(24, seed=call):
             assert seen(after) in (OLD, NEW), store.log[call]
         if not lasting and seen(disk) == OLD:
             save(disk, NEW, replace=True)

@@ -5,9 +5,9 @@ import pytest
 from pertinax._store import owner
 from pertinax._store.contract import Store
 from pertinax._store.draft import open_draft
-from pertinax._store.leftovers import clean_leftovers, discard
+from pertinax._store.leftovers import REPLACED, clean_leftovers, discard, hidden_name
 from pertinax._store.owner import TMP_MARK
-from pertinax.testing import CrashingStore, SimulatedDeath
+from pertinax.testing import CrashingStore, SimulatedDeath, read_tree
 from tests.store.scenes import (
     FINAL,
     NEW,
@@ -38,7 +38,11 @@ def discard_it(store: Store) -> None:
 @pytest.fixture
 def dead_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the reboot nobody who wrote tokens lives."""
-    monkeypatch.setattr("pertinax._store.leftovers.owner_alive", lambda token: False)
+
+    def dead(token: str) -> bool:
+        return False
+
+    monkeypatch.setattr("pertinax._store.leftovers.owner_alive", dead)
 
 
 def test_a_first_save_appears_whole_or_not_at_all() -> None:
@@ -120,6 +124,39 @@ def test_a_second_crash_in_the_recovery_loses_nothing(exchange: bool) -> None:
     for disk in unclean:
         for cut, words, after in crashes(disk, recover_and_save, exchange=exchange, limit=4):
             assert seen(after) in (OLD, NEW, third), (cut, words)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.usefixtures("dead_owners")
+def test_a_kill_then_a_cleaning_then_a_power_cut_loses_nothing(exchange: bool) -> None:
+    """The killed process never synced its last step; the cleaner must not build on it."""
+    whole = CrashingStore(disk_with(OLD), exchange=exchange)
+    replace_by_new(whole)
+    for kill in range(whole.operations):
+        killed = CrashingStore(disk_with(OLD), die_at=kill, exchange=exchange)
+        with pytest.raises(SimulatedDeath):
+            replace_by_new(killed)
+        cleaned = killed.after_kill()
+        clean_leftovers(cleaned, "/runs")
+        for after in cleaned.crash_states(24, seed=kill):
+            assert seen(after) in (OLD, NEW), killed.log[-1]
+
+
+@pytest.mark.usefixtures("dead_owners")
+def test_what_is_set_aside_is_never_a_part() -> None:
+    """Whoever removes `final` with other tools must not uncover a half-deleted checkpoint."""
+
+    def clean(store: Store) -> None:
+        clean_leftovers(store, "/runs")
+
+    disk = disk_with(OLD)
+    disk.rename(FINAL, hidden_name(FINAL) + REPLACED)
+    aside = disk.list_dir("/runs")[0].name
+    save(disk, NEW, replace=False, final="/runs/new")
+    disk.rename("/runs/new", FINAL)
+    for cut, words, after in crashes(disk, clean):
+        if after.stat(f"/runs/{aside}") is not None:
+            assert read_tree(after, f"/runs/{aside}") == OLD, (cut, words)
 
 
 def test_a_deleted_checkpoint_is_whole_or_gone() -> None:

@@ -112,10 +112,15 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content = bytes(range(251)) * 9
     (tmp_path / "f").write_bytes(content)
     one, many = os.pread, os.preadv
-    monkeypatch.setattr(os, "pread", lambda d, n, o: one(d, max(1, n // 2), o))
-    monkeypatch.setattr(
-        os, "preadv", lambda d, v, o: many(d, [v[0][: max(1, v[0].nbytes // 2)]], o)
-    )
+
+    def short(descriptor: int, length: int, offset: int) -> bytes:
+        return one(descriptor, max(1, length // 2), offset)
+
+    def short_into(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
+        return many(descriptor, [views[0][: max(1, views[0].nbytes // 2)]], offset)
+
+    monkeypatch.setattr(os, "pread", short)
+    monkeypatch.setattr(os, "preadv", short_into)
     with STORE.open(str(tmp_path / "f")) as reader:
         assert reader.read(5, 2000) == content[5:2005]
 

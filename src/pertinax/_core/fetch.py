@@ -6,7 +6,6 @@ that an array may be the file's own pages; others are read in coalesced ranges. 
 
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,14 @@ from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.crc import crc32c
 from pertinax._formats.ledger import block_counts
 from pertinax._formats.manifest import BLOCK_BYTES, Manifest, StoredLeaf
+from pertinax._formats.orbax import INLINE, INLINE_FILE
 from pertinax._formats.zarr.codecs import decode_chunk
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
 from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, ordinal_of
 from pertinax._store.contract import Reader, Store
+from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
 from pertinax.errors import CorruptCheckpoint
 
@@ -45,8 +46,8 @@ class Fetcher:
     def __init__(self, store: Store, item: str, manifest: Manifest, *, use_map: bool, threads: int) -> None:
         self._manifest = manifest
         self._item = item
-        self._files = _Files(store, item, manifest.chunks.files, use_map=use_map)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pertinax-read")
+        self._files = _Files(store, item, manifest, use_map=use_map)
+        self._workers = Workers(threads, "pertinax-read")
         chunks = manifest.chunks
         counts = np.bincount(chunks.leaf[chunks.leaf >= 0], minlength=len(manifest.leaves))
         skipped = int((chunks.leaf < 0).sum())  # the container's own bytes stand first
@@ -61,7 +62,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Stop the threads and close the files."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
         self._files.close()
 
     def fetch(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
@@ -70,8 +71,19 @@ class Fetcher:
         stored = self._load(sorted({row for group in rows for row, _ in group}))
         jobs = [(request, group, stored) for request, group in zip(requests, rows, strict=True)]
         heavy = sum(r.box.size for r in requests) > _SEGMENT_BYTES
-        mapper = self._pool.map if heavy else map
+        mapper = self._workers.map if heavy else map
         return list(mapper(self._assemble, jobs))
+
+    def check_rows(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
+        """Read rows of the chunk table and compare them with their checksums; all damage found."""
+        try:
+            self._load(list(rows))
+        except CorruptCheckpoint as first:
+            if len(rows) == 1:
+                return [first]
+            middle = len(rows) // 2
+            return self.check_rows(rows[:middle]) + self.check_rows(rows[middle:])
+        return []
 
     def _rows_of(self, request: Request) -> list[tuple[int, Box]]:
         """Rows of the chunk table that the box touches, each with the chunk's own box."""
@@ -113,7 +125,7 @@ class Fetcher:
                 continue
             for row in group:
                 out[row] = self._cut(mapped, row, 0)
-        for found in self._pool.map(self._read_range, reads):
+        for found in self._workers.map(self._read_range, reads):
             out.update(found)
         if self._manifest.chunks.crc is not None:
             self._verify(rows, out)
@@ -162,7 +174,7 @@ class Fetcher:
                     weight = 0
                 jobs[-1].append((row, start, part))
                 weight += len(part) + 512  # the cost of a call, so that tiny chunks spread over threads too
-        for _ in (self._pool.map if len(jobs) > 1 else map)(self._verify_parts, jobs):
+        for _ in (self._workers.map if len(jobs) > 1 else map)(self._verify_parts, jobs):
             pass
 
     def _verify_parts(self, parts: list[tuple[int, int, NDArray[np.uint8]]]) -> None:
@@ -198,7 +210,7 @@ class Fetcher:
             return self._from_tensorstore(leaf, request.box)
         if len(group) == 1 and group[0][1].contains(request.box):
             array = self._elements(group[0][0], leaf, dtype, stored)
-            part = array[request.box.relative_to(group[0][1].start).slices]
+            part = array[(*request.box.relative_to(group[0][1].start).slices, ...)]  # `...`: rank 0 stays an array
             if part.flags.c_contiguous:
                 return part
         out = np.frombuffer(fresh_buffer(request.box.size * dtype.itemsize), dtype).reshape(request.box.shape)
@@ -249,13 +261,16 @@ class Fetcher:
 class _Files:
     """The data files of an item, opened when first needed."""
 
-    def __init__(self, store: Store, item: str, names: Sequence[str], *, use_map: bool) -> None:
+    def __init__(self, store: Store, item: str, manifest: Manifest, *, use_map: bool) -> None:
         self._store = store
         self._item = item
-        self._names = names
+        self._names = manifest.chunks.files
         self._use_map = use_map
         self._readers: dict[int, Reader] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
+        if INLINE_FILE in self._names:  # small chunks of Orbax's, which lie inside compressed nodes
+            inline = np.frombuffer(manifest.facts[INLINE], np.uint8)
+            self._maps[self._names.index(INLINE_FILE)] = inline
 
     def _reader(self, file: int) -> Reader:
         if file not in self._readers:
@@ -275,6 +290,8 @@ class _Files:
 
     def mapped(self, file: int, start: int, stop: int) -> NDArray[np.uint8] | None:
         """The whole file as memory (`start` and `stop` are checked against its end), or None."""
+        if self._names[file] == INLINE_FILE:
+            return self._maps[file]
         reader = self._check_end(file, start, stop)
         if not self._use_map:
             return None

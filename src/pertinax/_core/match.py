@@ -102,11 +102,11 @@ def _missing(
 
 def fit(leaf: StoredLeaf, wish: Wish, path: Path, options: LoadOptions) -> Misfit | None:
     """Why a stored leaf cannot become what is wished, or None if it can."""
-    reason = _kind_misfit(leaf, wish) or _dtype_misfit(leaf, wish, options)
-    reason = reason or _shape_misfit(leaf, wish, options) or _layout_misfit(leaf, wish)
-    if reason is None:
-        return None
-    return Misfit(path_text(path), stored_text(leaf), wish_text(wish), reason)
+    reasons = [_kind_misfit(leaf, wish)]
+    if reasons == [None]:
+        reasons = [_dtype_misfit(leaf, wish, options), _shape_misfit(leaf, wish, options) or _layout_misfit(leaf, wish)]
+    hint = "; ".join(reason for reason in reasons if reason is not None)
+    return Misfit(path_text(path), stored_text(leaf), wish_text(wish), hint) if hint else None
 
 
 def _kind_misfit(leaf: StoredLeaf, wish: Wish) -> str | None:

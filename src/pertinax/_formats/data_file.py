@@ -6,10 +6,9 @@ appended behind, as they come.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,11 @@ from pertinax._formats.manifest import BLOCK_BYTES, ChunkTable, Codec
 from pertinax._formats.zarr.codecs import encode_chunk
 from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Writer
+from pertinax._store.workers import Workers
 
 _SEGMENT_BYTES = 8 * BLOCK_BYTES
 """One write; a multiple of the block, small enough to stay in cache between checksum and copy."""
 
-T = TypeVar("T")
 Progress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
 
@@ -45,48 +44,30 @@ def write_pieces(
     snapshot: Snapshot,
     *,
     codecs: Sequence[Codec],
-    pool: ThreadPoolExecutor,
+    workers: Workers,
     progress: Progress,
 ) -> tuple[list[Receipt], int]:
     """Write every piece; `codecs[leaf]` says how. Returns the receipts and the end of the written bytes."""
-    small, large = plan.pieces[: plan.packed], plan.pieces[plan.packed :]
     offsets = plan.offsets.tolist()
     raw_jobs: list[_RawJob] = []
-    encoded_jobs: list[tuple[Piece, Any]] = []
-    for piece, offset, array in zip(large, offsets[plan.packed :], snapshot.large, strict=True):
-        if codecs[piece.leaf] == "raw":
-            raw_jobs += _raw_jobs(piece, offset, array)
-        else:
-            encoded_jobs.append((piece, array))
-    receipts: list[Receipt] = []
-    for piece, offset in zip(small, offsets, strict=False):
-        view = snapshot.packed[offset : offset + piece.length]
-        if codecs[piece.leaf] == "raw":
-            receipts.append(Receipt(piece, offset, piece.length, (crc32c(view),)))
-        else:
-            encoded_jobs.append((piece, view))
-    tail = _Tail(plan.packed_bytes if encoded_jobs and not raw_jobs else plan.total_bytes)
+    last = plan.packed + plan.placed
+    for i in range(plan.packed, last):
+        raw_jobs += _raw_jobs(plan.pieces[i], offsets[i], snapshot.large[i - plan.packed])
+    tail = _Tail(plan.placed_bytes)
+    encoded = zip(plan.pieces[last:], snapshot.large[plan.placed :], strict=True)
     tasks: list[Callable[[], Any]] = [
-        *(lambda job=job: _write_packed(writer, snapshot.packed, job, progress) for job in _spans(plan)),
+        *(lambda span=span: _write_packed(writer, snapshot.packed, span, progress) for span in _spans(plan)),
         *(lambda job=job: _write_raw(writer, job, progress) for job in raw_jobs),
-        *(lambda job=job: _write_encoded(writer, job, codecs, tail, progress) for job in encoded_jobs),
+        *(lambda p=p, a=a: _write_encoded(writer, p, a, codecs[p.leaf], tail, progress) for p, a in encoded),
     ]
-    results = run_all(pool, tasks)
+    results = workers.run_all(tasks)
+    receipts = [
+        Receipt(piece, offset, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),))
+        for piece, offset in zip(plan.pieces[: plan.packed], offsets, strict=False)
+    ]
     receipts += _merge([r for r in results if isinstance(r, _Part)])
     receipts += [r for r in results if isinstance(r, Receipt)]
     return receipts, tail.end
-
-
-def run_all(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], T]]) -> list[T]:
-    """Results in order; the first failure stops what has not begun, and is raised once all is still."""
-    futures = [pool.submit(task) for task in tasks]
-    done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-    failed = next((future for future in futures if future in done and future.exception()), None)
-    if failed is not None:
-        for future in waiting:
-            future.cancel()
-        wait(futures)
-    return [future.result() for future in futures] if failed is None else [failed.result()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +142,10 @@ class _Tail:
 
 
 def _write_encoded(
-    writer: Writer, job: tuple[Piece, Any], codecs: Sequence[Codec], tail: _Tail, progress: Progress
+    writer: Writer, piece: Piece, array: NDArray[Any], codec: Codec, tail: _Tail, progress: Progress
 ) -> Receipt:
-    piece, source = job
-    raw = source if isinstance(source, memoryview) else np.ascontiguousarray(source)
-    data = encode_chunk(codecs[piece.leaf], memoryview(raw.reshape(-1).view(np.uint8)) if isinstance(raw, np.ndarray) else raw)
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    data = encode_chunk(codec, memoryview(raw))
     offset = tail.reserve(len(data))
     writer.write_at(offset, [data])
     progress(piece.length)

@@ -12,8 +12,8 @@ from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.tree_metadata import PERTINAX_MARK, TREE_FILE
 from pertinax._store.contract import Entry, Store
 
-TMP_MARK = ".orbax-checkpoint-tmp-"
-"""What the name of a save that is not published contains."""
+TMP_MARK = ".orbax-checkpoint-tmp"
+"""What the name of an unpublished save contains; Orbax 0.12 puts nothing behind it, others do."""
 
 DetectedKind = Literal["pertinax", "orbax", "step", "unfinished", "missing", "other"]
 ItemKind = Literal["pertinax", "orbax", "other"]
@@ -39,7 +39,7 @@ class Detected:
 
 
 def detect(store: Store, path: str) -> Detected:
-    """What lies at `path`. Lists the directory, and those right below it if there is no item in it."""
+    """What lies at `path`. Lists the directory, and those below it if it is no item itself."""
     path = path.rstrip("/") or "/"
     if TMP_MARK in path.rpartition("/")[2]:
         return Detected("unfinished" if store.stat(path) is not None else "missing")
@@ -87,12 +87,12 @@ def _step_or_other(store: Store, path: str, entries: list[Entry]) -> Detected:
     steps = [name for name in below if _step_number(name) is not None]
     if steps and not looks_like_step and len(steps) >= len(below) - 1:
         return Detected("other", reason=_root_hint(path, steps))
-    items = tuple(
-        (name, _item_kind(store, f"{path}/{name}", store.list_dir(f"{path}/{name}")))
-        for name in below
-    )
+    items: list[tuple[str, ItemKind]] = []
+    for name in below:
+        inner = f"{path}/{name}"
+        items.append((name, _item_kind(store, inner, store.list_dir(inner))))
     if looks_like_step or any(kind != "other" for _, kind in items):
-        return Detected("step", items)
+        return Detected("step", tuple(items))
     return Detected("other", reason=_other_hint(names))
 
 

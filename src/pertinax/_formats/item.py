@@ -7,13 +7,12 @@ visible (`_store.draft`) nor of several items in one checkpoint (`_core`).
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import crc32c, crc_blocks
-from pertinax._formats.data_file import Progress, Receipt, chunk_table, run_all, write_pieces
+from pertinax._formats.data_file import Progress, Receipt, chunk_table, write_pieces
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
 from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
 from pertinax._formats.metadata.array_metadatas import (
@@ -34,6 +33,7 @@ from pertinax._plan.chunks import grid_shape, index_of
 from pertinax._plan.write import LARGE_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
+from pertinax._store.workers import Workers
 from pertinax._tree.skeleton import Node
 
 _ORBAX_TYPES = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
@@ -64,7 +64,7 @@ class ItemContent:
 
 
 def write_item(
-    store: Store, directory: str, content: ItemContent, *, pool: ThreadPoolExecutor, progress: Progress
+    store: Store, directory: str, content: ItemContent, *, workers: Workers, progress: Progress
 ) -> FileRecord:
     """Write all files of an item into `directory`, which exists, and make their bytes durable.
 
@@ -74,7 +74,7 @@ def write_item(
     files = dict(content.beside)
     table = ChunkTable((), *_no_columns())
     if any(leaf.codec != "none" for leaf in content.leaves):
-        table, files[MANIFEST_FILE] = _write_data(store, directory, content, pool, progress)
+        table, files[MANIFEST_FILE] = _write_data(store, directory, content, workers, progress)
     content.snapshot.check()
     files |= sidecars(content)
     if any("/" in name for name in files):
@@ -86,7 +86,7 @@ def write_item(
         "pertinax", content.root, tuple(content.leaves), table, content.values, files=tuple(records), facts=facts
     )
     files[LEDGER_FILE] = encode_ledger(manifest)
-    run_all(pool, [lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()])
+    workers.run_all([lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()])
     ledger = files[LEDGER_FILE]
     return FileRecord(LEDGER_FILE, len(ledger), crc32c(ledger))
 
@@ -104,16 +104,16 @@ def _no_columns() -> tuple[Any, ...]:
 
 
 def _write_data(
-    store: Store, directory: str, content: ItemContent, pool: ThreadPoolExecutor, progress: Progress
+    store: Store, directory: str, content: ItemContent, workers: Workers, progress: Progress
 ) -> tuple[ChunkTable, bytes]:
     """The data file with the database's nodes at its end, durable; returns its chunks and the database's manifest."""
     name = f"d/{uuid.uuid4().hex}"
     with storage_errors("write array data", f"{directory}/{name}"):
         store.make_dir(f"{directory}/d")
-        with store.create(f"{directory}/{name}", content.plan.total_bytes) as writer:
+        with store.create(f"{directory}/{name}", content.plan.placed_bytes) as writer:
             codecs = [leaf.codec for leaf in content.leaves]
             receipts, end = write_pieces(
-                writer, content.plan, content.snapshot, codecs=codecs, pool=pool, progress=progress
+                writer, content.plan, content.snapshot, codecs=codecs, workers=workers, progress=progress
             )
             # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
             offset = align(end, LARGE_ALIGNMENT)

@@ -99,7 +99,7 @@ def _driver(tree: TreeMetadata) -> Driver:
 
 @final
 class _Files:
-    """The files of one item, each opened once. Names are relative and never lead out of the item."""
+    """The files of one item, each opened once. No name leads out of the item."""
 
     def __init__(self, store: Store, item: str) -> None:
         self.store = store

@@ -23,13 +23,17 @@ LARGE_ALIGNMENT = 4096
 
 @dataclass(frozen=True, slots=True)
 class ArrayPieces:
-    """The part of one array that this process writes: `boxes` of it, cut into chunks of `chunk_shape`."""
+    """The part of one array that this process writes: `boxes` of it, cut into chunks of `chunk_shape`.
+
+    `encoded`: its chunks are compressed, so that nobody knows their stored lengths yet.
+    """
 
     leaf: int
     shape: Shape
     chunk_shape: Shape
     itemsize: int
     boxes: tuple[Box, ...]
+    encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +49,40 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class WritePlan:
-    """Pieces in file order with the offset of each; `packed` pieces come first and fill `packed_bytes`."""
+    """Pieces in three runs: `packed` small ones, laid out one after the other; `placed` large ones; the rest appended.
+
+    `offsets` has the place of each packed and placed piece. The packed ones fill the first `packed_bytes` of the file,
+    all that have a place the first `placed_bytes`; `total_bytes` counts the raw bytes of the others as well.
+    """
 
     pieces: tuple[Piece, ...]
     offsets: NDArray[np.int64]
     packed: int
+    placed: int
     packed_bytes: int
+    placed_bytes: int
     total_bytes: int
 
 
 def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
     """Lay out all chunks in one file: small ones first, packed; then large ones, on page boundaries."""
-    pieces = [piece for array in arrays for piece in _pieces(array)]
+    pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
     large = [p for p in pieces if p.length >= SMALL_BYTES]
+    appended = [piece for array in arrays if array.encoded for piece in _pieces(array)]
     small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
-    large_offsets, total_bytes = _offsets(large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT)
-    offsets = np.concatenate([small_offsets, large_offsets])
-    return WritePlan((*small, *large), offsets, len(small), packed_bytes, total_bytes if large else packed_bytes)
+    large_offsets, placed_bytes = _offsets(large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT)
+    if not large:
+        placed_bytes = packed_bytes
+    return WritePlan(
+        (*small, *large, *appended),
+        np.concatenate([small_offsets, large_offsets]),
+        len(small),
+        len(large),
+        packed_bytes,
+        placed_bytes,
+        placed_bytes + sum(p.length for p in appended),
+    )
 
 
 def align(offset: int, alignment: int) -> int:

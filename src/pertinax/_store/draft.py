@@ -157,20 +157,20 @@ class Draft:
 
     def _displace(self) -> None:
         """Replace in two steps; in between the old checkpoint is found under its other name."""
-        store, parent, aside = self.store, parent_of(self.final), self.path + REPLACED
+        store, aside = self.store, self.path + REPLACED
         # At most one is ever set aside, so that "the old one" has one meaning.
         retired = retire_displaced(store, self.final)
         if retired:
             self._tidy(*retired)
         store.rename(self.final, aside)
+        # No sync in between: if a power cut keeps the second name only, `final` is the new one.
         try:
-            store.sync_dir(parent)
             store.rename(self.path, self.final)
         except OSError:
             self._put_back(aside)
             raise
         self._moved = True
-        store.sync_dir(parent)
+        store.sync_dir(parent_of(self.final))
         self._tidy()
 
     def _put_back(self, aside: str) -> None:

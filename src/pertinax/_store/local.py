@@ -307,3 +307,13 @@ def _rename_checked(source: str, target: str) -> None:
 
 def _failure(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
+
+
+def sync_file(store: object, path: str) -> None:
+    """Make the bytes of an existing file durable, if it is one of this machine: user code may not have synced it."""
+    if isinstance(store, LocalStore):
+        descriptor = os.open(path, _OPEN)
+        try:
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -21,11 +21,13 @@ ABSENT = object()
 
 
 def rebuild(root: Node, leaves: Sequence[Any]) -> Any:
-    """The tree that `root` describes, with `leaves` in flattening order. `ABSENT` leaves are left out.
+    """The tree that `root` describes, with `leaves` in flattening order.
 
-    A sequence that lacks some of its elements comes back as a dict from position to element.
+    `ABSENT` leaves are left out, and then so are empty containers. A sequence that lacks some of its elements comes back
+    as a dict from position to element.
     """
-    return _build(root, iter(leaves))
+    partial = any(leaf is ABSENT for leaf in leaves)
+    return _build(root, iter(leaves), ABSENT if partial else None)
 
 
 def inexact_nodes(root: Node, path: Path = ()) -> list[tuple[Path, str]]:
@@ -39,12 +41,15 @@ def inexact_nodes(root: Node, path: Path = ()) -> list[tuple[Path, str]]:
     return found
 
 
-def _build(node: Node, leaves: Iterator[Any]) -> Any:
+def _build(node: Node, leaves: Iterator[Any], nothing: Any) -> Any:
+    """`nothing` is what an empty container becomes in a partial tree, None in a whole one."""
     if node.kind == "leaf":
         return next(leaves)
+    if not node.children and nothing is ABSENT:
+        return ABSENT
     if node.kind == "none":
         return None
-    children = [_build(child, leaves) for child in node.children]
+    children = [_build(child, leaves, nothing) for child in node.children]
     if children and all(child is ABSENT for child in children):
         return ABSENT
     if any(child is ABSENT for child in children):

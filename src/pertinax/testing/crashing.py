@@ -63,22 +63,29 @@ class CrashingStore:
     def crash_states(self, limit: int = 64, seed: int = 0) -> Iterator[MemoryStore]:
         """Disks that a power cut at this instant may leave; at most `limit`, fixed by `seed`.
 
-        First the one without anything unsynced, then the one with everything, then every
-        combination of the pending names if these are six or fewer, then random ones. Unsynced bytes
-        survive by sector or page, or not, each time anew.
+        First the one without anything unsynced, then the one with everything; then every
+        combination of the pending names if these are six or fewer, else each name lost alone; then
+        random ones. Unsynced bytes survive by sector or page, or not, each time anew.
         """
         with self._fate.lock:
             yield from list(self._journal.crash_states(limit, seed))
 
+    def after_kill(self, *, die_at: int | None = None) -> "CrashingStore":
+        """The same disk for the next process: nothing was lost, nothing unsynced became durable."""
+        after = CrashingStore(die_at=die_at, exchange=self._can_exchange)
+        after._live = self._live
+        after._journal = self._journal
+        return after
+
     def make_dir(self, path: str, mode: int = 0o777) -> None:
         with self._fate.tick(f"make_dir {path}"):
             self._live.make_dir(path, mode)
-            self._name(path)
+            _note(self._journal, self._live, path)
 
     def create(self, path: str, length: int = 0) -> Writer:
         with self._fate.tick(f"create {path} {length}"):
             inner = self._live.create(path, length)
-            self._name(path)
+            _note(self._journal, self._live, path)
             node = self._live.find(path)
             assert isinstance(node, FileNode)
             self._journal.new_file(node)
@@ -92,24 +99,24 @@ class CrashingStore:
     def rename(self, source: str, target: str) -> None:
         with self._fate.tick(f"rename {source} {target}"):
             self._live.rename(source, target)
-            self._name(source, target)
+            _note(self._journal, self._live, source, target)
 
     def exchange(self, one: str, other: str) -> None:
         with self._fate.tick(f"exchange {one} {other}"):
             if not self._can_exchange:
                 raise NotImplementedError("this disk cannot exchange names")
             self._live.exchange(one, other)
-            self._name(one, other)
+            _note(self._journal, self._live, one, other)
 
     def remove_file(self, path: str) -> None:
         with self._fate.tick(f"remove_file {path}"):
             self._live.remove_file(path)
-            self._name(path)
+            _note(self._journal, self._live, path)
 
     def remove_dir(self, path: str) -> None:
         with self._fate.tick(f"remove_dir {path}"):
             self._live.remove_dir(path)
-            self._name(path)
+            _note(self._journal, self._live, path)
 
     def list_dir(self, path: str) -> list[Entry]:
         self._fate.check()
@@ -126,10 +133,6 @@ class CrashingStore:
     def free_bytes(self, path: str) -> int | None:
         self._fate.check()
         return self._live.free_bytes(path)
-
-    def _name(self, *paths: str) -> None:
-        """Note what the names now stand for. Two names in one directory change as one."""
-        self._journal.name([self._live.parent(path) for path in paths])
 
 
 @final
@@ -215,6 +218,11 @@ def read_tree(store: Store, path: str) -> dict[str, bytes]:
             with store.open(child) as reader:
                 found[entry.name] = reader.read(0, reader.length)
     return found
+
+
+def _note(journal: Journal, live: MemoryStore, *paths: str) -> None:
+    """Note what the names now stand for. Two names in one directory change as one."""
+    journal.name([live.parent(path) for path in paths])
 
 
 @final

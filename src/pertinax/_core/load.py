@@ -1,0 +1,251 @@
+"""Loading: a stored tree, or the part of it that a target asks for, back as live values.
+
+Knows the order of a load. Knows nothing of formats and files beyond what opens and fetches them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from numpy.typing import NDArray
+
+from pertinax._core.fetch import Fetcher, Request
+from pertinax._core.match import describe_misfits, fit, pair
+from pertinax._core.open import Opened, open_checkpoint
+from pertinax._core.options import Arrays, Cast, Extra, LoadOptions, Missing, Shapes
+from pertinax._device.place import Parts, boxes_wanted, place, view_as
+from pertinax._device.shardings import sharding_from_text
+from pertinax._device.snapshot import fresh_buffer
+from pertinax._device.wishes import Wish, wish_of
+from pertinax._formats.manifest import StoredLeaf
+from pertinax._formats.zarr.dtypes import numpy_dtype
+from pertinax._plan.boxes import Box, Shape
+from pertinax._store.contract import Store
+from pertinax._tree.flatten import flatten
+from pertinax._tree.rebuild import ABSENT, rebuild, refill
+from pertinax._tree.select import select_paths
+from pertinax.errors import InvalidOption, Misfit, RestoreMismatch, UnsupportedLeaf
+from pertinax.typing import PathLike, PyTree
+
+
+def load(
+    path: PathLike,
+    target: PyTree = None,
+    *,
+    select: str | Sequence[str] | None = None,
+    missing: Missing = "error",
+    extra: Extra = "error",
+    cast: Cast = "error",
+    shapes: Shapes = "error",
+    sharding: Sharding | Literal["stored"] | None = None,
+    arrays: Arrays = "jax",
+    mmap: bool = True,
+    item: str | None = None,
+    store: Store | None = None,
+) -> PyTree:
+    """Read the checkpoint at `path`; every byte that is returned has been verified.
+
+    Without a target the tree comes back exactly as it was saved, container and key types included; nodes that only
+    their own library can make (custom pytree nodes) come back as dicts, and `describe` lists them. Arrays come to the
+    default device; no device or sharding of the saving program is needed.
+
+    With a target (arrays, `jax.ShapeDtypeStruct`s, numpy arrays, plain values; `...` for whatever is stored) the result
+    has its structure, types and shardings, on any number of devices. Everything must fit, and all misfits are listed in
+    one error, unless you choose otherwise:
+
+    Args:
+        path: what was saved there; also checkpoints of Orbax, which cannot be verified.
+        target: the tree to restore into; its leaves are not changed.
+        select: glob or globs of leaves to read (`"params/**"`); only their bytes are read. Other leaves are left out,
+            or, with a target, stay as they are in it.
+        missing: target leaves that are not stored: `"error"` or `"keep"` yours.
+        extra: stored leaves that the target lacks: `"error"` or `"ignore"`.
+        cast: differing dtypes: `"error"`, `"lossless"` (convert if every value survives) or `"lossy"`.
+        shapes: differing shapes: `"error"`, `"cut"` at the end, `"pad"` with zeros, or both: `"fit"`.
+        sharding: without a target: one for all arrays, or `"stored"` for the saved layout where the devices exist.
+        arrays: without a target: `"jax"`, or `"numpy"` for numpy instead of `jax.Array`.
+        mmap: use the pages of local files as they are where possible. They stay good when the checkpoint is deleted.
+            False reads into memory.
+        item: which tree of a step, if there are several.
+        store: where to read, if not this machine's files.
+
+    Raises:
+        CheckpointNotFound, NotACheckpoint, UnfinishedCheckpoint, NewerFormat: nothing to load.
+        CorruptCheckpoint: bytes differ from those written; names file, leaf and byte range.
+        RestoreMismatch: the target does not fit.
+    """
+    options = LoadOptions(missing, extra, cast, shapes, mmap, arrays)
+    opened = open_checkpoint(path, item, store)
+    if target is None:
+        return _load_all(opened, select, sharding, options)
+    if sharding is not None:
+        raise InvalidOption("sharding= is for loads without a target: give the target's leaves their shardings")
+    return _load_into(opened, target, select, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One stored leaf and what shall become of it."""
+
+    leaf: int
+    wish: Wish
+
+
+def _load_all(
+    opened: Opened, select: str | Sequence[str] | None, sharding: Any, options: LoadOptions
+) -> PyTree:
+    leaves = opened.manifest.leaves
+    chosen = _selected([leaf.path for leaf in leaves], select)
+    orders = [_Order(i, _own_wish(leaf, sharding, options)) for i, leaf in enumerate(leaves) if chosen[i]]
+    misfits = [fit(leaves[o.leaf], o.wish, leaves[o.leaf].path, options) for o in orders]
+    _refuse(opened, [m for m in misfits if m is not None])
+    values = _carry_out(opened, orders, options)
+    out: list[Any] = [ABSENT] * len(leaves)
+    for order, value in zip(orders, values, strict=True):
+        out[order.leaf] = value
+    return rebuild(opened.manifest.root, out)
+
+
+def _own_wish(leaf: StoredLeaf, sharding: Any, options: LoadOptions) -> Wish:
+    """What a leaf becomes when nobody asks for anything special."""
+    if leaf.kind == "foreign":
+        raise UnsupportedLeaf(
+            f"leaf {leaf.name!r} was written by a type handler of its own program: only that can read it"
+        )
+    if leaf.kind == "jax" and options.arrays == "numpy":
+        return Wish("numpy", leaf.dtype, leaf.shape)
+    where = sharding
+    if sharding == "stored":
+        where = sharding_from_text(leaf.sharding) if leaf.sharding is not None else None
+    elif sharding is not None and not isinstance(sharding, Sharding):
+        raise InvalidOption(f"sharding={sharding!r} means nothing: give a jax.sharding.Sharding or \"stored\"")
+    if leaf.kind == "jax":
+        return Wish("jax", leaf.dtype, leaf.shape, where)
+    if leaf.kind == "key":
+        return Wish("key", None, leaf.shape[:-1], where, leaf.impl)
+    return Wish(leaf.kind)
+
+
+def _selected(paths: Sequence[Any], select: str | Sequence[str] | None) -> list[bool]:
+    if select is None:
+        return [True] * len(paths)
+    try:
+        return select_paths(paths, select)
+    except ValueError as error:
+        raise InvalidOption(f"select: {error}; `describe` lists the leaves") from error
+
+
+def _refuse(opened: Opened, misfits: Sequence[Misfit]) -> None:
+    if misfits:
+        raise RestoreMismatch(opened.path, describe_misfits(misfits), len(opened.manifest.leaves))
+
+
+def _load_into(
+    opened: Opened, target: PyTree, select: str | Sequence[str] | None, options: LoadOptions
+) -> PyTree:
+    leaves = opened.manifest.leaves
+    flat = flatten(target)
+    chosen = _selected(flat.paths, select)
+    picked = [i for i, yes in enumerate(chosen) if yes]
+    paths = [flat.paths[i] for i in picked]
+    wishes = [wish_of(flat.leaves[i], flat.paths[i]) for i in picked]
+    keepable = [not isinstance(flat.leaves[i], jax.ShapeDtypeStruct) and flat.leaves[i] is not ... for i in picked]
+    if select is not None:
+        options = _without_extras(options)
+    pairing = pair(leaves, paths, wishes, keepable=keepable, options=options)
+    _refuse(opened, pairing.misfits)
+    wanted = [(i, s, wish) for i, s, wish in zip(picked, pairing.stored, wishes, strict=True) if s is not None]
+    orders = [_Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w) for _, s, w in wanted]
+    out = list(flat.leaves)
+    for (i, _, _), value in zip(wanted, _carry_out(opened, orders, options), strict=True):
+        out[i] = value
+    return refill(target, out)
+
+
+def _without_extras(options: LoadOptions) -> LoadOptions:
+    """A selection leaves stored leaves out by intent."""
+    return LoadOptions(
+        options.missing, "ignore", options.cast, options.shapes, options.mmap, options.arrays
+    )
+
+
+# --- carrying orders out
+
+
+def _carry_out(opened: Opened, orders: Sequence[_Order], options: LoadOptions) -> list[Any]:
+    """The values for `orders`, in order; no more than the budget is in flight at a time."""
+    manifest = opened.manifest
+    out: list[Any] = [None] * len(orders)
+    stored: list[int] = []
+    for i, order in enumerate(orders):
+        if manifest.leaves[order.leaf].codec == "none":
+            out[i] = manifest.values[order.leaf]
+        else:
+            stored.append(i)
+    with Fetcher(
+        opened.store, opened.directory, manifest, use_map=options.mmap, threads=options.threads
+    ) as fetcher:
+        for group in _groups(stored, orders, manifest.leaves, options.budget_bytes):
+            values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher)
+            for i, value in zip(group, values, strict=True):
+                out[i] = value
+    return out
+
+
+def _groups(
+    picked: Sequence[int], orders: Sequence[_Order], leaves: Sequence[StoredLeaf], budget_bytes: int
+) -> Iterator[list[int]]:
+    group: list[int] = []
+    weight = 0
+    for i in picked:
+        leaf = leaves[orders[i].leaf]
+        size = int(np.prod(leaf.shape, dtype=np.int64)) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
+        if group and weight + size > budget_bytes:
+            yield group
+            group, weight = [], 0
+        group.append(i)
+        weight += size
+    if group:
+        yield group
+
+
+def _fetch_group(orders: Sequence[_Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher) -> list[Any]:
+    requests: list[Request] = []
+    wanted: list[tuple[Shape, tuple[Box, ...]]] = []
+    for order in orders:
+        leaf = leaves[order.leaf]
+        shape = leaf.shape if order.wish.shape is None or leaf.kind == "key" else order.wish.shape
+        boxes = boxes_wanted(order.wish, shape)
+        wanted.append((shape, boxes))
+        requests += [Request(order.leaf, _inside(box, leaf.shape)) for box in boxes]
+    fetched = iter(fetcher.fetch(requests))
+    parts = [
+        Parts(order.wish, shape, boxes, tuple(_finish(next(fetched), box, leaves[order.leaf], order.wish) for box in boxes))
+        for order, (shape, boxes) in zip(orders, wanted, strict=True)
+    ]
+    return place(parts)
+
+
+def _inside(box: Box, shape: Shape) -> Box:
+    """The part of a wanted box that is stored; an empty box if none of it is."""
+    common = box.intersect(Box.whole(shape))
+    return common if common is not None else Box((0,) * len(shape), (0,) * len(shape))
+
+
+def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDArray[Any]:
+    """Stored elements in the dtype and shape that the reader wants."""
+    array = view_as(array, numpy_dtype(leaf.dtype))
+    if wish.dtype is not None and wish.dtype != leaf.dtype:
+        array = array.astype(numpy_dtype(wish.dtype))
+    if array.shape == box.shape:
+        return array
+    out = np.frombuffer(fresh_buffer(box.size * array.itemsize), array.dtype).reshape(box.shape)
+    common = _inside(box, leaf.shape)
+    if common.size:
+        out[common.relative_to(box.start).slices] = array
+    return out
+
+

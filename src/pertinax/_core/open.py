@@ -1,0 +1,150 @@
+"""Opening: from a path to the manifest of what lies there.
+
+Knows how checkpoints are told apart and which files vouch for which. Knows nothing of arrays or of targets.
+"""
+
+from dataclasses import dataclass
+
+from pertinax._core.places import locate
+from pertinax._formats.crc import crc32c
+from pertinax._formats.detect import Detected, detect
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
+from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.orbax import read_orbax_item
+from pertinax._store.contract import Store
+from pertinax._store.leftovers import find_visible
+from pertinax.errors import (
+    CheckpointNotFound,
+    CorruptCheckpoint,
+    InvalidOption,
+    NotACheckpoint,
+    UnfinishedCheckpoint,
+)
+from pertinax.typing import PathLike
+
+DEFAULT_ITEM = "default"
+"""The item that a manager writes a plain tree into; Orbax calls it so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint that was found: `directory` holds the item, `path` is what people call it."""
+
+    store: Store
+    path: str
+    directory: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies at a path: `directory` is where (it differs from `path` while a replacement is interrupted)."""
+
+    store: Store
+    path: str
+    directory: str
+    detected: Detected
+
+
+def find(path: PathLike, store: Store | None = None) -> Found:
+    """Look at a path. Raises `CheckpointNotFound`, `UnfinishedCheckpoint` or `NotACheckpoint`."""
+    where, text = locate(path, store)
+    directory = find_visible(where, text)
+    if directory is None:
+        raise CheckpointNotFound(2, "there is no checkpoint", text)
+    detected = detect(where, directory) if directory == text else detect_aside(where, directory)
+    if detected.kind == "missing":
+        raise CheckpointNotFound(2, "there is no checkpoint", text)
+    if detected.kind == "unfinished":
+        raise UnfinishedCheckpoint(
+            f"{text} belongs to a save that was never published: it may lack anything. Load a finished one beside it"
+        )
+    if detected.kind == "other":
+        raise NotACheckpoint(f"{text} is no checkpoint: it {detected.reason}")
+    return Found(where, text, directory, detected)
+
+
+def detect_aside(store: Store, directory: str) -> Detected:
+    """A whole checkpoint whose name was taken from it by an interrupted replacement."""
+    return detect(store, directory + "/.")
+
+
+def open_checkpoint(path: PathLike, item: str | None = None, store: Store | None = None) -> Opened:
+    """Open the tree at a path: the checkpoint itself, or one item of a step.
+
+    Raises, beside what `find` does, `CorruptCheckpoint`, `NewerFormat`, and `InvalidOption` if `item` is not there or
+    there are several and none is named.
+    """
+    found = find(path, store)
+    if found.detected.kind != "step":
+        if item is not None:
+            raise InvalidOption(f"{found.path} is a single tree and has no item {item!r}")
+        return _open_item(found.store, found.path, found.directory, found.detected.kind == "pertinax")
+    name = _choose(found, item)
+    kind = dict(found.detected.items)[name]
+    directory = f"{found.directory}/{name}"
+    opened = _open_item(found.store, f"{found.path}/{name}", directory, kind == "pertinax")
+    check_step(found, f"{name}/{LEDGER_FILE}")
+    return opened
+
+
+def _choose(found: Found, item: str | None) -> str:
+    trees = [name for name, kind in found.detected.items if kind != "other"]
+    if item is not None:
+        if item not in trees:
+            raise InvalidOption(f"{found.path} has no tree called {item!r}: there is {', '.join(trees) or 'none'}")
+        return item
+    if len(trees) == 1:
+        return trees[0]
+    if DEFAULT_ITEM in trees:
+        return DEFAULT_ITEM
+    if not trees:
+        names = ", ".join(name for name, _ in found.detected.items) or "nothing"
+        raise NotACheckpoint(f"{found.path} holds no tree of arrays: it has {names}")
+    raise InvalidOption(f"{found.path} has several trees: say which with item=: {', '.join(trees)}")
+
+
+def _open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
+    if ours:
+        return Opened(store, path, directory, decode_ledger(read_file(store, directory, LEDGER_FILE)))
+    return Opened(store, path, directory, read_orbax_item(store, directory))
+
+
+def read_file(store: Store, directory: str, name: str) -> bytes:
+    """A whole small file. Raises `CorruptCheckpoint` if it is not there."""
+    try:
+        with store.open(f"{directory}/{name}") as reader:
+            return reader.read(0, reader.length)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise CorruptCheckpoint("the file is missing", file=name) from error
+    except EOFError as error:
+        raise CorruptCheckpoint("the file became shorter while it was read", file=name) from error
+
+
+def check_step(found: Found, name: str) -> None:
+    """If the step has a ledger, the file `name` below it must be the one that it vouches for.
+
+    This catches an item that was copied in from another step: whole in itself, and still wrong.
+    """
+    if found.store.stat(f"{found.directory}/{LEDGER_FILE}") is None:
+        return
+    step = decode_ledger(read_file(found.store, found.directory, LEDGER_FILE))
+    for record in step.files:
+        if record.name == name:
+            check_file(found.store, found.directory, record)
+            return
+
+
+def check_file(store: Store, directory: str, record: FileRecord) -> bytes:
+    """The content of a file, which must match its record. Raises `CorruptCheckpoint`."""
+    data = read_file(store, directory, record.name)
+    if len(data) != record.length:
+        raise CorruptCheckpoint(
+            f"{len(data)} bytes, written were {record.length}", file=record.name, start=0, stop=len(data)
+        )
+    found = crc32c(data)
+    if found != record.crc:
+        raise CorruptCheckpoint(
+            f"checksum is {found:08x}, written was {record.crc:08x}", file=record.name, start=0, stop=len(data)
+        )
+    return data

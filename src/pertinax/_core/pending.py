@@ -1,0 +1,145 @@
+"""Pending: the handle of a save in flight.
+
+Knows one thread, its end and its failure. Knows nothing of what is saved. The thread is no daemon: a program that ends
+waits for its saves.
+"""
+
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+_LOG: Final = logging.getLogger("pertinax")
+Work = Callable[[Callable[[int, int], None]], None]
+"""What the thread does; it is given a function to report bytes written and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How a save went (so far). `blocked_s`: until `save_async` returned; `wrote_s`: from then on."""
+
+    total_bytes: int
+    written_bytes: int
+    blocked_s: float
+    wrote_s: float
+
+
+@final
+class Pending:
+    """A save in flight. Nothing is visible until it is done; then the whole checkpoint is.
+
+    Ask `result()` when you need the checkpoint to be there. A failure that nobody has asked for when the handle goes
+    away is written to the log and to stderr.
+    """
+
+    __module__ = "pertinax"
+
+    def __init__(
+        self,
+        path: str,
+        work: Work,
+        *,
+        begun_s: float,
+        total_bytes: int,
+        on_done: "Callable[[Pending], None] | None" = None,
+    ) -> None:
+        self.path = path
+        self._state = _State(path, total_bytes)
+        notify = None if on_done is None else lambda: on_done(self)
+        self._thread = threading.Thread(
+            target=_run, args=(work, self._state, notify), name="pertinax-save", daemon=False
+        )
+        self._thread.start()
+        self._blocked_s = time.monotonic() - begun_s
+        weakref.finalize(self, self._state.handle_gone)
+
+    def done(self) -> bool:
+        """Whether the save has ended, one way or the other. Never waits."""
+        return self._state.finished.is_set()
+
+    def result(self, timeout_s: float | None = None) -> str:
+        """Wait for the end; the path of the checkpoint, or the failure is raised.
+
+        Raises `TimeoutError` if it takes longer than `timeout_s` seconds; the save goes on.
+        """
+        error = self.exception(timeout_s)
+        if error is not None:
+            raise error
+        return self.path
+
+    def exception(self, timeout_s: float | None = None) -> BaseException | None:
+        """Wait for the end; the failure, or None. Raises `TimeoutError` as `result` does."""
+        if not self._state.finished.wait(timeout_s):
+            raise TimeoutError(f"the save to {self.path} is not done after {timeout_s} s")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._state.asked = True
+        return self._state.error
+
+    def statistics(self) -> Statistics:
+        """Bytes and times so far; final once `done`."""
+        state = self._state
+        end = state.ended_s or time.monotonic()
+        return Statistics(
+            state.total_bytes, state.written_bytes, self._blocked_s, max(0.0, end - state.began_s)
+        )
+
+    def __repr__(self) -> str:
+        state = "failed" if self._state.error else "done" if self.done() else "writing"
+        return f"<Pending {state} {self.path}>"
+
+
+class _State:
+    """What thread and handle share; the thread must not keep the handle alive."""
+
+    def __init__(self, path: str, total_bytes: int) -> None:
+        self.path = path
+        self.total_bytes = total_bytes
+        self.written_bytes = 0
+        self.finished = threading.Event()
+        self.error: BaseException | None = None
+        self.asked = False
+        self.orphaned = False
+        self.began_s = time.monotonic()
+        self.ended_s = 0.0
+
+    def progress(self, done: int, _total: int) -> None:
+        self.written_bytes = done
+
+    def finish(self) -> None:
+        self.ended_s = time.monotonic()
+        self.finished.set()
+        if self.orphaned:
+            self._report()
+
+    def handle_gone(self) -> None:
+        """Nobody will ask any more. Never waits: the garbage collector calls this on any thread."""
+        self.orphaned = True
+        if self.finished.is_set():
+            self._report()
+
+    def _report(self) -> None:
+        if self.error is None or self.asked:
+            return
+        self.asked = True
+        print(  # noqa: T201 - the last chance to be heard, whatever logging does
+            f"pertinax: the save to {self.path} FAILED and nobody asked for its result: "
+            f"{type(self.error).__name__}: {self.error}",
+            file=sys.stderr,
+        )
+
+
+def _run(work: Work, state: _State, notify: Callable[[], None] | None) -> None:
+    try:
+        work(state.progress)
+    except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+        state.error = error
+        _LOG.error("save failed path=%s error=%s: %s", state.path, type(error).__name__, error)  # noqa: TRY400 - the traceback comes with the exception
+    finally:
+        state.finish()
+    if notify is not None:
+        notify()

@@ -1,0 +1,30 @@
+"""Places: what people write for a path, and the store and the absolute path that it means.
+
+Knows the spellings: text, path objects, `~`, relative paths, `file://`. Knows nothing of what lies there.
+"""
+
+import os
+import urllib.parse
+
+from pertinax._store.contract import Store
+from pertinax._store.local import LocalStore
+from pertinax.errors import InvalidOption
+from pertinax.typing import PathLike
+
+
+def locate(path: PathLike, store: Store | None = None) -> tuple[Store, str]:
+    """The store and the absolute path. A `store` given by the caller is used as it is.
+
+    Raises `InvalidOption` for an empty path or a scheme that no store serves.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text:
+        raise InvalidOption(f"not a path: {path!r}")
+    if store is not None:
+        return store, "/" + text.strip("/")
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme == "file":
+        text = urllib.parse.unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+    elif separator and scheme.isalnum():
+        raise InvalidOption(f"no store for {scheme}:// in {path!r}: give a path on this machine")
+    return LocalStore(), os.path.abspath(os.path.expanduser(text))

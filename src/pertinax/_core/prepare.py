@@ -1,0 +1,108 @@
+"""Preparing a save: from a live tree to everything that the writer thread needs.
+
+Knows the first half of a save, the one on the caller's thread: understand the leaves, plan, hold the bytes. Knows
+nothing of directories. When it is done, the caller may donate, delete or overwrite all that was passed in.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pertinax._core.options import SaveOptions
+from pertinax._device.inspect import Inspector, LiveLeaf
+from pertinax._device.snapshot import Mode, take
+from pertinax._formats.item import ItemContent
+from pertinax._formats.manifest import Codec, StoredLeaf
+from pertinax._formats.metadata.names import OrbaxName, orbax_names
+from pertinax._formats.zarr.dtypes import native_name, numpy_dtype, storage_dtype
+from pertinax._plan.boxes import Shape
+from pertinax._plan.chunks import choose_chunk_shape
+from pertinax._plan.write import SMALL_BYTES, ArrayPieces, plan_write
+from pertinax._tree.flatten import Flat, flatten
+from pertinax._tree.paths import path_text
+from pertinax.errors import InvalidOption, UnsupportedLeaf
+
+_TENSORSTORE_FILE_BYTES = 1 << 31
+"""Orbax's readers expect no chunk above the default size of their data files."""
+
+
+def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
+    """Understand `tree`, plan its bytes and hold them still.
+
+    Raises `UnsupportedLeaf` or `InvalidOption`; nothing has been written by then.
+    """
+    flat = _flatten(tree)
+    inspector = Inspector()
+    live = [inspector.look(value, path) for value, path in zip(flat.leaves, flat.paths, strict=True)]
+    limits = _limits(options, len(live))
+    names = orbax_names(flat.root, {i for i, leaf in enumerate(live) if leaf.value is not None})
+    leaf_names = [name for name in names if name.node.kind == "leaf"]
+    stored = _stored(live, leaf_names, limits, "zstd" if options.compression == "zstd" else "raw")
+    plan = plan_write(
+        [
+            ArrayPieces(i, leaf.shape, s.chunk_shape, numpy_dtype(s.storage_dtype).itemsize, leaf.boxes, s.codec != "raw")
+            for i, (leaf, s) in enumerate(zip(live, stored, strict=True))
+            if leaf.boxes
+        ]
+    )
+    snapshot = take(plan, live, flat.paths, mode)
+    values = {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None}
+    return ItemContent(flat.root, stored, values, names, [leaf.write_shape for leaf in live], plan, snapshot)
+
+
+def _flatten(tree: Any) -> Flat:
+    try:
+        return flatten(tree)
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedLeaf(f"the tree cannot be taken apart: {error}") from error
+
+
+def _limits(options: SaveOptions, count: int) -> list[int | None]:
+    given = options.chunk_bytes
+    limits = [given] * count if given is None or isinstance(given, int) else list(given)
+    if len(limits) != count:
+        raise InvalidOption(f"chunk_bytes lists {len(limits)} limits for {count} leaves")
+    return [min(n or _TENSORSTORE_FILE_BYTES, _TENSORSTORE_FILE_BYTES) for n in limits]
+
+
+def _stored(
+    live: Sequence[LiveLeaf], names: Sequence[OrbaxName], limits: Sequence[int | None], codec: Codec
+) -> list[StoredLeaf]:
+    # Trees have thousands of leaves and few kinds of them: what depends on the kind alone is worked out once.
+    known: dict[tuple[Any, ...], tuple[str, Shape, Codec]] = {}
+    out: list[StoredLeaf] = []
+    for leaf, name, limit in zip(live, names, limits, strict=True):
+        if leaf.value is not None:
+            out.append(StoredLeaf(name.path, name.name, leaf.kind, codec="none"))  # type: ignore[arg-type]
+            continue
+        key = (leaf.dtype, leaf.shape, leaf.write_shape, limit)
+        if key not in known:
+            known[key] = _layout(leaf, path_text(name.path), limit, codec)
+        storage, chunk_shape, how = known[key]
+        out.append(
+            StoredLeaf(
+                name.path,
+                name.name,
+                leaf.kind,  # type: ignore[arg-type] - one of the names of LeafKind
+                leaf.dtype,
+                leaf.shape,
+                storage,
+                chunk_shape,
+                how,
+                leaf.sharding,
+                leaf.impl,
+            )
+        )
+    return out
+
+
+def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple[str, Shape, Codec]:
+    """Storage dtype, chunk shape and codec of one kind of leaf."""
+    try:
+        storage = storage_dtype(native_name(leaf.dtype) if leaf.dtype.startswith(">") else leaf.dtype)
+        itemsize = numpy_dtype(storage).itemsize
+        shape = choose_chunk_shape(leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=limit)
+    except ValueError as error:
+        raise UnsupportedLeaf(f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}") from error
+    small = math.prod(leaf.shape) * itemsize < SMALL_BYTES  # compressing these saves nothing that anybody would miss
+    return storage, shape, "raw" if small else codec

@@ -1,0 +1,110 @@
+"""Saving one tree to one path.
+
+Knows the order of a save and what `exists` means. Knows nothing of steps or policies.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from pertinax._core.options import Compression, SaveOptions, Snapshotting
+from pertinax._core.pending import Pending
+from pertinax._core.places import locate
+from pertinax._core.prepare import prepare
+from pertinax._core.write import Contents, Progress, write_checkpoint
+from pertinax._store.contract import Store
+from pertinax._store.draft import Exists
+from pertinax._store.leftovers import find_visible
+from pertinax.errors import CheckpointExists
+from pertinax.typing import PathLike, PyTree
+
+
+def save(
+    path: PathLike,
+    tree: PyTree,
+    *,
+    exists: Exists = "error",
+    compression: Compression = "none",
+    chunk_bytes: int | None | Sequence[int | None] = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Write `tree` to `path`; when this returns, the checkpoint is durable and visible. Returns the absolute path.
+
+    The checkpoint appears as a whole or not at all, whatever happens meanwhile, and every byte of it is checksummed.
+    Leaves may be `jax.Array` (any sharding, typed PRNG keys), numpy arrays and scalars, and Python's bool, int, float,
+    complex, str, bytes and None, in any containers that JAX knows, with dictionary keys of any plain type.
+
+    Args:
+        path: a directory to be made; text, `~`, `file://` or a path object, relative or absolute.
+        tree: what to save.
+        exists: if the path is taken: `"error"`, `"replace"` it (the old one stays until the new one is whole) or
+            `"skip"` the save.
+        compression: of array bytes: `"none"` (fastest on any good disk) or `"zstd"`.
+        chunk_bytes: upper bound of one stored chunk; None: one chunk for each shard.
+        store: where to write, if not this machine's files.
+        progress: called with bytes written and bytes in all, from the writing threads.
+
+    Raises:
+        CheckpointExists: the path is taken.
+        UnsupportedLeaf: a leaf cannot be stored; nothing was written.
+        StorageFull, StorageError: the disk said no; nothing visible was left.
+
+    >>> pertinax.save("runs/first", {"w": jnp.ones((2, 3)), "step": 1})
+    """
+    options = SaveOptions(exists=exists, compression=compression, chunk_bytes=chunk_bytes)
+    where, final = locate(path, store)
+    if _is_taken(where, final, options):
+        return final
+    contents = Contents({"": prepare(tree, options, "borrow")})
+    write_checkpoint(where, final, contents, options, progress)
+    return final
+
+
+def save_async(
+    path: PathLike,
+    tree: PyTree,
+    *,
+    exists: Exists = "error",
+    snapshot: Snapshotting = "hold",
+    compression: Compression = "none",
+    chunk_bytes: int | None | Sequence[int | None] = None,
+    store: Store | None = None,
+    on_done: Callable[[Pending], None] | None = None,
+) -> Pending:
+    """Begin to write `tree` to `path` and return at once; training goes on while a thread writes.
+
+    When this returns, you may donate or delete every array and overwrite every numpy array that you passed in: small
+    leaves and numpy arrays have been copied, large JAX arrays are held by the runtime until they are written. Memory
+    that JAX *aliases* from numpy (`jax.device_put` of an aligned array on a CPU) must not be written to by JAX's own
+    contract; if it is, the save notices (a sample is compared) and fails. `snapshot="copy"` copies everything.
+
+    Args and errors are those of `save`; those found while writing are raised by `Pending.result()`. `on_done` is called
+    with the handle when the save has ended, on the writer thread.
+
+    >>> pending = pertinax.save_async("runs/second", {"w": jnp.ones((2, 3))})
+    >>> pending.result()    # now it is durable and visible
+    """
+    begun_s = time.monotonic()
+    options = SaveOptions(exists=exists, snapshot=snapshot, compression=compression, chunk_bytes=chunk_bytes)
+    where, final = locate(path, store)
+    if _is_taken(where, final, options):
+        return Pending(final, lambda _: None, begun_s=begun_s, total_bytes=0, on_done=on_done)
+    contents = Contents({"": prepare(tree, options, snapshot)})
+    return Pending(
+        final,
+        lambda progress: write_checkpoint(where, final, contents, options, progress),
+        begun_s=begun_s,
+        total_bytes=contents.total_bytes,
+        on_done=on_done,
+    )
+
+
+def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
+    """Whether to skip. Raises `CheckpointExists` before any work is done."""
+    if options.exists == "replace" or find_visible(store, final) is None:
+        return False
+    if options.exists == "skip":
+        return True
+    raise CheckpointExists(
+        f"there is something at {final}: choose another path, or exists=\"replace\" or exists=\"skip\""
+    )

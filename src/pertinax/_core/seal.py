@@ -1,0 +1,77 @@
+"""Sealing: notes and a ledger over a directory that somebody else has filled.
+
+Knows drafts whose items were written by handlers of the Orbax door, ours and the user's own: files of every kind, not
+all of them synced. Knows nothing of what they hold; each is read once, synced and vouched for.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pertinax._formats.crc import crc32c
+from pertinax._formats.data_file import chunk_table
+from pertinax._formats.item import write_file
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger
+from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
+from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
+from pertinax._store.contract import Store
+from pertinax._store.draft import Draft
+from pertinax._store.local import sync_file
+from pertinax._tree.skeleton import Node
+from pertinax._version import VERSION
+
+_READ_BYTES = 1 << 24
+
+
+def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] | None, custom: Mapping[str, Any] | None = None) -> None:
+    """Write `_CHECKPOINT_METADATA`, the commit marker and, above items, the ledger; sync what is not yet durable.
+
+    Files that an item's own ledger vouches for are durable already and are not read again. `item_handlers` is the class
+    name of the handler, or one for each item. Raises `StorageError`.
+    """
+    store, path = draft.store, draft.path
+    own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
+    notes = {COMMIT_FILE: encode_commit(draft.final)}
+    note = StepMetadata(item_handlers, {}, begun_ns, time.time_ns(), custom or {})
+    if store.stat(f"{path}/{STEP_FILE}") is not None:
+        store.remove_file(f"{path}/{STEP_FILE}")  # the one from the beginning of the save
+    notes[STEP_FILE] = encode_step(note)
+    if not own_item:
+        records = list(_records(store, path, ""))
+        records += [FileRecord(name, len(data), crc32c(data)) for name, data in notes.items()]
+        items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
+        facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
+        ledger = Manifest("pertinax", Node("dict"), (), chunk_table("", [], None), files=tuple(records), facts=facts)
+        notes[LEDGER_FILE] = encode_ledger(ledger)
+    for name, data in notes.items():
+        write_file(store, f"{path}/{name}", data)
+
+
+def _records(store: Store, root: str, below: str) -> Iterator[FileRecord]:
+    """A record of every file that no ledger below `root` vouches for, and of those ledgers."""
+    directory = f"{root}/{below}".rstrip("/")
+    entries = sorted(store.list_dir(directory), key=lambda entry: entry.name)
+    vouched: set[str] = set()
+    if below and any(entry.name == LEDGER_FILE for entry in entries):
+        with store.open(f"{directory}/{LEDGER_FILE}") as reader:
+            manifest = decode_ledger(reader.read(0, reader.length))
+        vouched = {record.name for record in manifest.files} | set(manifest.chunks.files)
+    for entry in entries:
+        name = f"{below}/{entry.name}".lstrip("/")
+        if entry.is_dir:
+            inner = _records(store, root, name)
+            yield from (r for r in inner if r.name.removeprefix(f"{below}/") not in vouched)
+        elif entry.name not in vouched:
+            yield _record(store, root, name)
+
+
+def _record(store: Store, root: str, name: str) -> FileRecord:
+    sync_file(store, f"{root}/{name}")
+    crc = length = 0
+    with store.open(f"{root}/{name}") as reader:
+        while length < reader.length:
+            data = reader.read(length, min(_READ_BYTES, reader.length - length))
+            crc = crc32c(data, crc)
+            length += len(data)
+    return FileRecord(name, length, crc)

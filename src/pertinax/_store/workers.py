@@ -1,0 +1,86 @@
+"""Workers: the few threads that move bytes.
+
+Knows threads and tasks. Knows nothing of what the tasks do. The standard library's executor refuses work as soon as
+the main thread ends, which is exactly when a save in the background must still finish; these go on until closed.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from typing import Any, Self, TypeVar, final
+
+T = TypeVar("T")
+S = TypeVar("S")
+_Task = tuple["Future[Any]", Callable[[], Any]]
+
+
+@final
+class Workers:
+    """A pool of `count` threads, called `name-0`, `name-1`, ... Close it, or use it as a context manager."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{i}", daemon=False)
+            for i in range(count)
+        ]
+        started: list[threading.Thread] = []
+        try:
+            for thread in self._threads:
+                thread.start()
+                started.append(thread)
+        except BaseException:
+            self._threads = started
+            self.close()
+            raise
+
+    def submit(self, task: Callable[[], T]) -> "Future[T]":
+        """Have `task` run by some thread."""
+        future: Future[T] = Future()
+        self._tasks.put((future, task))
+        return future
+
+    def run_all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
+        """Results in order. The first failure cancels what has not begun, and is raised once all is still."""
+        futures = [self.submit(task) for task in tasks]
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = next((f for f in futures if f in done and f.exception() is not None), None)
+        if failed is not None:
+            for future in waiting:
+                future.cancel()
+            wait(futures)
+            failed.result()
+        return [future.result() for future in futures]
+
+    def map(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """`call` of each item, in order; as `run_all` otherwise."""
+        return iter(self.run_all([lambda item=item: call(item) for item in items]))
+
+    def close(self) -> None:
+        """Finish what was submitted and end the threads."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        while (entry := self._tasks.get()) is not None:
+            future, task = entry
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(task())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+                future.set_exception(error)
+            del (
+                entry,
+                future,
+                task,
+            )  # or the last task's buffers would live until the next task comes

@@ -1,0 +1,71 @@
+import pytest
+
+from pertinax._formats.detect import detect
+from pertinax._store.memory import MemoryStore
+
+
+def disk(*files: str, **contents: bytes) -> MemoryStore:
+    store = MemoryStore()
+    for file in files:
+        parts = file.strip("/").split("/")
+        for cut in range(1, len(parts)):
+            if store.stat("/" + "/".join(parts[:cut])) is None:
+                store.make_dir("/" + "/".join(parts[:cut]))
+        if file.endswith("/"):
+            store.make_dir(file.rstrip("/"))
+            continue
+        with store.create(file) as writer:
+            writer.write_at(0, [contents.get(parts[-1], b"{}")])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["/c/_METADATA", "/c/manifest.ocdbt"], "orbax"),
+        (["/c/_METADATA", "/c/pertinax.json"], "pertinax"),
+        (["/c/pertinax.json", "/c/d/0"], "pertinax"),
+        (["/c/state/_METADATA", "/c/metrics/metrics"], "step"),
+        (["/c/_CHECKPOINT_METADATA", "/c/state/_METADATA"], "step"),
+        (["/c/_CHECKPOINT_METADATA", "/c/0/_METADATA"], "step"),
+        (["/c/"], "other"),
+        (["/c"], "other"),
+        (["/x"], "missing"),
+    ],
+)
+def test_a_path_is_recognised(files, kind):
+    assert detect(disk(*files), "/c").kind == kind
+
+
+def test_an_item_that_lost_its_ledger_is_not_taken_for_orbax():
+    store = disk("/c/_METADATA", _METADATA=b'{"tree_metadata": {}, "pertinax": 1}')
+    assert detect(store, "/c").kind == "pertinax"
+
+
+@pytest.mark.parametrize("name", ["1.orbax-checkpoint-tmp-7", "1.orbax-checkpoint-tmp"])
+def test_an_unpublished_save_is_unfinished_whatever_is_in_it(name):
+    assert detect(disk(f"/{name}/_METADATA"), f"/{name}").kind == "unfinished"
+    assert detect(disk("/x"), f"/{name}").kind == "missing"
+
+
+def test_the_items_of_a_step_are_listed():
+    store = disk("/c/b/_METADATA", "/c/a/metadata", "/c/x.orbax-checkpoint-tmp-1/_METADATA")
+    assert detect(store, "/c/").items == (("a", "other"), ("b", "orbax"))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["/c/"], "empty"),
+        (["/c"], "is a file"),
+        (["/c/1/s/_METADATA", "/c/10/s/_METADATA", "/c/2/s/_METADATA"], "Manager('/c'), or one of them, /c/10"),
+        (["/c/step_1/s/_METADATA", "/c/metadata/metadata"], "or one of them, /c/step_1"),
+        (["/c/1.orbax-checkpoint-tmp-0/x"], "never published"),
+        (["/c/.zarray"], "bare array"),
+        (["/c/model.txt"], "model.txt"),
+    ],
+)
+def test_what_is_no_checkpoint_is_explained(files, words):
+    found = detect(disk(*files), "/c")
+    assert found.kind == "other"
+    assert words in found.reason
