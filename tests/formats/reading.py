@@ -15,6 +15,7 @@ from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
 from pertinax._plan.chunks import chunk_box, grid_shape, index_of
 from pertinax._store.contract import Store
+from pertinax.errors import CorruptCheckpoint
 
 
 def read_stored(store: Store, item: str, manifest: Manifest, row: int) -> bytes:
@@ -41,7 +42,12 @@ def read_leaf(store: Store, item: str, manifest: Manifest, position: int) -> np.
     chunk = np.empty(math.prod(leaf.chunk_shape) * stored.itemsize, np.uint8)
     element = b"" if leaf.fill is None else np.array(leaf.fill, stored).tobytes()
     for row in np.flatnonzero(manifest.chunks.leaf == position):
-        decode_chunk(leaf.codec, read_stored(store, item, manifest, int(row)), chunk, fill=element)
+        data = read_stored(store, item, manifest, int(row))
+        try:
+            decode_chunk(leaf.codec, data, chunk, fill=element)
+        except ValueError as error:
+            file = manifest.chunks.files[manifest.chunks.file[row]]
+            raise CorruptCheckpoint(str(error), file=file, leaf=leaf.name) from error
         box = chunk_box(
             index_of(int(manifest.chunks.ordinal[row]), grid), leaf.chunk_shape, leaf.shape
         )

@@ -58,7 +58,10 @@ def test_the_items_of_a_step_are_listed():
     [
         (["/c/"], "empty"),
         (["/c"], "is a file"),
-        (["/c/1/s/_METADATA", "/c/10/s/_METADATA", "/c/2/s/_METADATA"], "Manager('/c'), or one of them, /c/10"),
+        (
+            ["/c/1/s/_METADATA", "/c/10/s/_METADATA", "/c/2/s/_METADATA"],
+            "Manager('/c'), or one of them, /c/10",
+        ),
         (["/c/step_1/s/_METADATA", "/c/metadata/metadata"], "or one of them, /c/step_1"),
         (["/c/1.orbax-checkpoint-tmp-0/x"], "never published"),
         (["/c/.zarray"], "bare array"),

@@ -15,7 +15,9 @@ from tests.formats.reading import read_leaf
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "orbax-0.12.8"
 STORE = LocalStore()
-CASES = [f"{tree}-{how}" for tree in ("plain", "layouts") for how in ("ocdbt-zarr2", "directory-zarr3")]
+CASES = [
+    f"{tree}-{how}" for tree in ("plain", "layouts") for how in ("ocdbt-zarr2", "directory-zarr3")
+]
 
 
 @pytest.fixture
@@ -50,10 +52,8 @@ def test_any_file_may_be_damaged_anywhere(tmp_path: Path, case: str):
         file.write_bytes(good[:at] + noise + good[at + len(noise) :])
         try:
             read(item)
-        except (CorruptCheckpoint, NotACheckpoint, ValueError) as error:
-            assert isinstance(error, CorruptCheckpoint | NotACheckpoint) or "expected" in str(error) or (
-                "zstd" in str(error) or "shard" in str(error)
-            )
+        except (CorruptCheckpoint, NotACheckpoint):
+            return
         finally:
             file.write_bytes(good)
 
@@ -120,7 +120,9 @@ def test_a_lost_file_of_strings_is_corrupt(item: Path):
 @on("plain-ocdbt-zarr2")
 def test_leaves_without_an_array_that_a_foreign_handler_wrote_are_foreign(item: Path):
     text = (item / "_METADATA").read_text()
-    (item / "_METADATA").write_text(text.replace('"None", "skip_deserialize": true', '"mine", "skip_deserialize": false'))
+    (item / "_METADATA").write_text(
+        text.replace('"None", "skip_deserialize": true', '"mine", "skip_deserialize": false')
+    )
     manifest = read_orbax_item(STORE, str(item))
     foreign = [(leaf.name, leaf.codec) for leaf in manifest.leaves if leaf.kind == "foreign"]
     assert foreign == [("empties.none", "none")]
@@ -134,3 +136,13 @@ def test_what_is_no_item_is_said_so(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotACheckpoint, match="is a file"):
         read_orbax_item(STORE, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("file", ["_sharding", "_strings.json", "manifest.ocdbt", "_METADATA"])
+@on("plain-ocdbt-zarr2")
+def test_a_directory_in_place_of_a_file_is_corrupt(item: Path, file: str):
+    (item / file).unlink(missing_ok=True)
+    (item / file).mkdir()
+    with pytest.raises(CorruptCheckpoint) as caught:
+        read_orbax_item(STORE, str(item))
+    assert caught.value.file == file

@@ -1,5 +1,6 @@
 """What today's Orbax writes, we read: every dtype, layout and sharding, bit for bit."""
 
+import dataclasses
 import json
 import os
 
@@ -11,8 +12,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pertinax._formats.orbax import read_orbax_item
+from pertinax._formats.zarr.tensorstore import read_with_tensorstore
+from pertinax._plan.boxes import Box
 from pertinax._store.local import LocalStore
 from pertinax._tree.flatten import flatten
+from pertinax.errors import CorruptCheckpoint
 from tests.formats.reading import read_leaf
 
 ocp = pytest.importorskip("orbax.checkpoint")
@@ -49,7 +53,7 @@ def check(path: str, tree) -> None:
 
 def random_bits(shape, dtype) -> np.ndarray:
     dtype = np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return np.random.default_rng(0).integers(0, 2, shape).astype(bool)
     if "int4" in dtype.name or "int2" in dtype.name or "float4" in dtype.name:
         return np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
@@ -58,8 +62,22 @@ def random_bits(shape, dtype) -> np.ndarray:
 
 
 DTYPES = ["bool", "int8", "uint16", "int32", "int64", "float16", "float32", "float64", "complex64"]
-DTYPES += ["complex128", "bfloat16", "int4", "int2", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"]
-DTYPES += ["float8_e3m4", "float8_e4m3b11fnuz", "float8_e4m3fnuz", "float8_e5m2fnuz", "float4_e2m1fn"]
+DTYPES += [
+    "complex128",
+    "bfloat16",
+    "int4",
+    "int2",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e8m0fnu",
+]
+DTYPES += [
+    "float8_e3m4",
+    "float8_e4m3b11fnuz",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+    "float4_e2m1fn",
+]
 
 
 @layouts
@@ -72,7 +90,16 @@ def test_every_dtype_reads_bit_for_bit_nan_payloads_included(tmp_path, use_ocdbt
     check(str(tmp_path / "c"), tree)
 
 
-SPECS = [(), ("x",), ("y",), ("x", "y"), (None, "x"), (("x", "y"),), (("y", "x"), None), (None, ("x", "y"))]
+SPECS = [
+    (),
+    ("x",),
+    ("y",),
+    ("x", "y"),
+    (None, "x"),
+    (("x", "y"),),
+    (("y", "x"), None),
+    (None, ("x", "y")),
+]
 
 
 @layouts
@@ -111,7 +138,7 @@ def test_odd_trees_read(tmp_path, use_ocdbt, use_zarr3):
 @pytest.mark.parametrize("use_zarr3", [False, True])
 def test_small_chunks_and_small_files_read(tmp_path, use_zarr3):
     tree = {"a": random_bits((64, 60), "float32"), "b": jnp.asarray(random_bits((50, 30), "int32"))}
-    args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=1200), tree)
+    args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=2400), tree)
     how = {"save_args": args, "ocdbt_target_data_file_size": 3000}
     save(str(tmp_path / "c"), tree, use_zarr3=use_zarr3, **how)
     check(str(tmp_path / "c"), tree)
@@ -135,24 +162,46 @@ def test_arrays_in_codecs_of_others_are_read_through_tensorstore(tmp_path, metad
     tree = {"a": random_bits((9, 5), "int32")}
     save(path, tree, use_ocdbt=False)
     kvstore = {"driver": "file", "path": f"{path}/a/"}
-    spec = {"driver": "zarr", "kvstore": kvstore, "metadata": {"dtype": "<i4", "chunks": [4, 5]} | metadata}
+    spec = {
+        "driver": "zarr",
+        "kvstore": kvstore,
+        "metadata": {"dtype": "<i4", "chunks": [4, 5]} | metadata,
+    }
     for file in (tmp_path / "c" / "a").iterdir():
         os.unlink(file)
     ts.open(spec, create=True, shape=[9, 5]).result().write(tree["a"]).result()
     check(path, tree)
 
 
-def test_a_database_beyond_us_is_read_through_tensorstore(tmp_path, monkeypatch):
-    from pertinax._formats import orbax
-    from pertinax._formats.ocdbt import UnsupportedDatabase
+@pytest.mark.parametrize("use_zarr3", [False, True])
+def test_a_database_with_numbered_manifests_is_read_through_tensorstore(tmp_path, use_zarr3):
+    import tensorstore as ts
 
-    def refuse(_read):
-        raise UnsupportedDatabase("numbered manifests")
-
-    monkeypatch.setattr(orbax, "read_database", refuse)
     tree = {"a": random_bits((9, 5), "int32"), "b": [1.5, {"c": jnp.ones((4, 4), jnp.bfloat16)}]}
-    for use_zarr3 in (False, True):
-        path = str(tmp_path / str(use_zarr3))
-        save(path, tree, use_zarr3=use_zarr3)
-        check(path, tree)
-        assert {leaf.codec for leaf in read_orbax_item(STORE, path).leaves} == {"tensorstore"}
+    path = str(tmp_path / "c")
+    save(path, tree, use_zarr3=use_zarr3)
+    base = {"driver": "file", "path": f"{path}/"}
+    old = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    entries = [(key, old.read(key).result().value) for key in old.list().result()]
+    os.unlink(f"{path}/manifest.ocdbt")
+    spec = {"driver": "ocdbt", "base": base, "config": {"manifest_kind": "numbered"}}
+    new = ts.KvStore.open(spec, context=ts.Context()).result()
+    for key, value in entries:
+        new.write(key, value).result()
+    check(path, tree)
+    assert {leaf.codec for leaf in read_orbax_item(STORE, path).leaves} == {"tensorstore"}
+
+
+@layouts
+def test_tensorstore_reads_any_box_of_what_we_know_of_a_leaf(tmp_path, use_ocdbt, use_zarr3):
+    tree = {"a": random_bits((9, 6), "int16")}
+    path = str(tmp_path / "c")
+    save(path, tree, use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
+    manifest = read_orbax_item(STORE, path)
+    where = {"container": manifest.container, "array_driver": manifest.array_driver}
+    for box in (Box((0, 0), (9, 6)), Box((2, 1), (7, 2)), Box((3, 3), (3, 4))):
+        found = read_with_tensorstore(path, manifest.leaves[0], box, **where)
+        assert np.array_equal(found, tree["a"][box.slices])
+    other = dataclasses.replace(manifest.leaves[0], shape=(9, 5))
+    with pytest.raises(CorruptCheckpoint, match="expected shape"):
+        read_with_tensorstore(path, other, Box((0, 0), (1, 1)), **where)

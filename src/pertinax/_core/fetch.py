@@ -92,6 +92,8 @@ class Fetcher:
             return []
         first = self._first_row[request.leaf]
         if leaf.chunk_shape == leaf.shape:
+            if request.box.shape == leaf.shape:  # all of the one chunk, as most requests are
+                return [(first, request.box)]
             return [(first, Box.whole(leaf.shape))]
         grid = grid_shape(leaf.shape, leaf.chunk_shape)
         if self._first_row[request.leaf + 1] - first == math.prod(grid):
@@ -208,6 +210,8 @@ class Fetcher:
         dtype = numpy_dtype(leaf.storage_dtype)
         if leaf.codec == "tensorstore":
             return self._from_tensorstore(leaf, request.box)
+        if len(group) == 1 and group[0][1] is request.box:
+            return self._elements(group[0][0], leaf, dtype, stored)
         if len(group) == 1 and group[0][1].contains(request.box):
             array = self._elements(group[0][0], leaf, dtype, stored)
             part = array[(*request.box.relative_to(group[0][1].start).slices, ...)]  # `...`: rank 0 stays an array

@@ -3,6 +3,7 @@
 Knows the order of a load. Knows nothing of formats and files beyond what opens and fetches them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.match import describe_misfits, fit, pair
 from pertinax._core.open import Opened, open_checkpoint
 from pertinax._core.options import Arrays, Cast, Extra, LoadOptions, Missing, Shapes
-from pertinax._device.place import Parts, boxes_wanted, place, view_as
+from pertinax._device.place import BoxesWanted, Parts, place, view_as
 from pertinax._device.shardings import sharding_from_text
 from pertinax._device.snapshot import fresh_buffer
 from pertinax._device.wishes import Wish, wish_of
@@ -198,35 +199,45 @@ def _carry_out(opened: Opened, orders: Sequence[_Order], options: LoadOptions) -
 def _groups(
     picked: Sequence[int], orders: Sequence[_Order], leaves: Sequence[StoredLeaf], budget_bytes: int
 ) -> Iterator[list[int]]:
+    sizes: dict[tuple[Shape, str], int] = {}
     group: list[int] = []
     weight = 0
     for i in picked:
         leaf = leaves[orders[i].leaf]
-        size = int(np.prod(leaf.shape, dtype=np.int64)) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
-        if group and weight + size > budget_bytes:
+        key = (leaf.shape, leaf.storage_dtype)
+        if key not in sizes:
+            sizes[key] = math.prod(leaf.shape) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
+        if group and weight + sizes[key] > budget_bytes:
             yield group
             group, weight = [], 0
         group.append(i)
-        weight += size
+        weight += sizes[key]
     if group:
         yield group
 
 
 def _fetch_group(orders: Sequence[_Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher) -> list[Any]:
+    wanted = BoxesWanted()
     requests: list[Request] = []
-    wanted: list[tuple[Shape, tuple[Box, ...]]] = []
+    shapes: list[tuple[Shape, tuple[Box, ...]]] = []
     for order in orders:
-        leaf = leaves[order.leaf]
-        shape = leaf.shape if order.wish.shape is None or leaf.kind == "key" else order.wish.shape
-        boxes = boxes_wanted(order.wish, shape)
-        wanted.append((shape, boxes))
-        requests += [Request(order.leaf, _inside(box, leaf.shape)) for box in boxes]
+        leaf, wish = leaves[order.leaf], order.wish
+        shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
+        boxes = wanted.of(wish, shape)
+        shapes.append((shape, boxes))
+        requests += [Request(order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape)) for box in boxes]
     fetched = iter(fetcher.fetch(requests))
-    parts = [
-        Parts(order.wish, shape, boxes, tuple(_finish(next(fetched), box, leaves[order.leaf], order.wish) for box in boxes))
-        for order, (shape, boxes) in zip(orders, wanted, strict=True)
-    ]
-    return place(parts)
+    return place(
+        [
+            Parts(
+                order.wish,
+                shape,
+                boxes,
+                tuple(_finish(next(fetched), box, leaves[order.leaf], order.wish) for box in boxes),
+            )
+            for order, (shape, boxes) in zip(orders, shapes, strict=True)
+        ]
+    )
 
 
 def _inside(box: Box, shape: Shape) -> Box:

@@ -48,10 +48,11 @@ class LiveLeaf:
 
 
 class Inspector:
-    """Looks at leaves, remembering the names of dtypes and layouts that it has met: there are few, and many leaves."""
+    """Looks at leaves, remembering dtypes, shapes and layouts that it has met: there are few, and many leaves."""
 
     def __init__(self) -> None:
         self._dtypes: dict[Any, str | None] = {}
+        self._wholes: dict[Shape, tuple[Box, ...]] = {}
         self._layouts: dict[Hashable, str | None] = {}
 
     def look(self, value: Any, path: Path) -> LiveLeaf:
@@ -80,12 +81,12 @@ class Inspector:
 
     def _numpy(self, kind: str, array: "np.ndarray[Any, Any]", path: Path) -> LiveLeaf:
         dtype = self._dtype(array.dtype)
-        if dtype is None:
+        if dtype is None or isinstance(array, np.ma.MaskedArray):
             raise UnsupportedLeaf(
-                f"leaf {path_text(path)!r} is a numpy array of dtype {array.dtype}, which cannot be stored: convert it "
-                f"to numbers, or to bytes"
+                f"leaf {path_text(path)!r} is a numpy {type(array).__name__} of dtype {array.dtype}, which cannot be "
+                f"stored: convert it to a plain array of numbers, or to bytes"
             )
-        boxes = (Box.whole(array.shape),) if array.size else ()
+        boxes = self._whole(array.shape)
         return LiveLeaf(kind, dtype, array.shape, boxes, (array,) if boxes else (), array.shape)
 
     def _jax(self, value: jax.Array, path: Path) -> LiveLeaf:
@@ -97,17 +98,27 @@ class Inspector:
             raise UnsupportedLeaf(
                 f"leaf {path_text(path)!r} is an array that has been deleted or donated: save it before you donate it"
             )
+        dtype = self._dtype(value.dtype)
         kind, impl = "jax", None
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if dtype is None:
+            if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+                raise UnsupportedLeaf(f"leaf {path_text(path)!r} is a jax.Array of dtype {value.dtype}")
             kind, impl = "key", key_impl_name(value)
             value = jax.random.key_data(value)
-        dtype = self._dtype(value.dtype)
-        if dtype is None:
-            raise UnsupportedLeaf(f"leaf {path_text(path)!r} is a jax.Array of dtype {value.dtype}")
+            dtype = value.dtype.name
         shape, sharding = value.shape, value.sharding
-        boxes, sources = _owned(value, shape, sharding)
-        write_shape = sharding.shard_shape(shape) if len(sharding.device_set) > 1 else shape
-        return LiveLeaf(kind, dtype, shape, boxes, sources, write_shape, self._layout(sharding), impl)
+        layout = self._layout(sharding)
+        if type(sharding) is SingleDeviceSharding:
+            boxes = self._whole(shape)
+            return LiveLeaf(kind, dtype, shape, boxes, (value,) if boxes else (), shape, layout, impl)
+        boxes, sources = _owned(value, shape)
+        return LiveLeaf(kind, dtype, shape, boxes, sources, sharding.shard_shape(shape), layout, impl)
+
+    def _whole(self, shape: Shape) -> tuple[Box, ...]:
+        """The box of a whole array; none if the array has no elements."""
+        if shape not in self._wholes:
+            self._wholes[shape] = (Box.whole(shape),) if math.prod(shape) else ()
+        return self._wholes[shape]
 
     def _dtype(self, dtype: "np.dtype[Any]") -> str | None:
         if dtype not in self._dtypes:
@@ -120,12 +131,10 @@ class Inspector:
         return self._layouts[sharding]
 
 
-def _owned(value: jax.Array, shape: Shape, sharding: Any) -> tuple[tuple[Box, ...], tuple[Any, ...]]:
-    """The boxes that this process writes: of each box the first replica, wherever it is."""
+def _owned(value: jax.Array, shape: Shape) -> tuple[tuple[Box, ...], tuple[Any, ...]]:
+    """The boxes of a spread array that this process writes: of each box the first replica, wherever it is."""
     if not math.prod(shape):
         return (), ()
-    if type(sharding) is SingleDeviceSharding:
-        return (Box.whole(shape),), (value,)
     shards = [shard for shard in value.addressable_shards if shard.replica_id == 0]
     return tuple(box_of(shard.index, shape) for shard in shards), tuple(shard.data for shard in shards)
 
@@ -136,12 +145,14 @@ def key_impl_name(keys: jax.Array) -> str:
     return impl if isinstance(impl, str) else str(getattr(impl, "_impl", impl).name)
 
 
-def dtype_name(dtype: "np.dtype[Any]") -> str | None:
-    """The name under which a dtype is stored, or None if it is none of numbers."""
+def dtype_name(dtype: Any) -> str | None:
+    """The name under which a dtype is stored, or None if it is none of plain numbers (or one of JAX's own)."""
+    if not isinstance(dtype, np.dtype):
+        return None
     if dtype.kind in "mM":
         return dtype.str if dtype.str[0] == ">" else dtype.name
     if dtype.kind in "OSUTV" and dtype.type.__module__ != "ml_dtypes":
         return None
-    if dtype.kind in "f" and dtype.itemsize > 8 or dtype.kind == "c" and dtype.itemsize > 16:
+    if dtype.kind == "f" and dtype.itemsize > 8 or dtype.kind == "c" and dtype.itemsize > 16:
         return None  # long double: its layout differs from machine to machine
     return dtype.str if dtype.str[0] == ">" else dtype.name

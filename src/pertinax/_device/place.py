@@ -28,14 +28,20 @@ class Parts:
     arrays: tuple[NDArray[Any], ...]
 
 
-def boxes_wanted(wish: Wish, shape: Shape) -> tuple[Box, ...]:
-    """The distinct boxes of an array of `shape` that this process needs, each once.
+class BoxesWanted:
+    """The distinct boxes of arrays that this process needs, each once; alike arrays are worked out once."""
 
-    Raises `ValueError` if the sharding cannot divide the shape.
-    """
-    if wish.sharding is None or isinstance(wish.sharding, SingleDeviceSharding):
-        return (Box.whole(shape),)
-    return tuple(dict.fromkeys(box for _, box in device_boxes(wish.sharding, shape)))
+    def __init__(self) -> None:
+        self._known: dict[tuple[Shape, Sharding | None], tuple[Box, ...]] = {}
+
+    def of(self, wish: Wish, shape: Shape) -> tuple[Box, ...]:
+        """The boxes for an array of `shape`. Raises `ValueError` if the sharding cannot divide the shape."""
+        sharding = None if type(wish.sharding) is SingleDeviceSharding else wish.sharding
+        found = self._known.get((shape, sharding))
+        if found is None:
+            boxes = (Box.whole(shape),) if sharding is None else (box for _, box in device_boxes(sharding, shape))
+            found = self._known[shape, sharding] = tuple(dict.fromkeys(boxes))
+        return found
 
 
 def place(parts: Sequence[Parts]) -> list[Any]:

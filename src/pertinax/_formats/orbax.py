@@ -124,7 +124,10 @@ class _Files:
         if found is None:
             if not is_inside(name):
                 raise CorruptCheckpoint("the name leads out of the checkpoint", file=name)
-            found = self._readers[name] = self.store.open(f"{self.item}/{name}")
+            try:
+                found = self._readers[name] = self.store.open(f"{self.item}/{name}")
+            except (FileNotFoundError, IsADirectoryError) as error:
+                raise CorruptCheckpoint(f"cannot be read: {error!r}", file=name) from error
         return found
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -203,7 +206,7 @@ class _Leaves:
         self._shardings = _shardings(files)
         self._impls = _key_impls(files)
         self._chunks = _chunks_by_leaf(self._driver, keys.values)
-        self._parsed: dict[bytes, ArrayMetadata] = {}
+        self._parsed: dict[bytes, tuple[ArrayMetadata, str]] = {}
 
     def build(self) -> tuple[StoredLeaf, ...]:
         return tuple([self._leaf(i, entry) for i, entry in enumerate(self._tree.entries)])
@@ -211,10 +214,10 @@ class _Leaves:
     def _leaf(self, position: int, entry: TreeEntry) -> StoredLeaf:
         if entry.value_type == "string":
             return StoredLeaf(entry.path, entry.name, "str", codec="none")
-        array = self._array(entry)
-        if array is None:
+        described = self._array(entry)
+        if described is None:
             return StoredLeaf(entry.path, entry.name, "foreign", codec="none")
-        dtype = native_name(array.dtype) if array.dtype else ""
+        array, dtype = described
         kind = _kind(entry.value_type, array, dtype)
         impl = self._impls.get(entry.name) if kind == "jax" else None
         leaf = StoredLeaf(
@@ -234,8 +237,8 @@ class _Leaves:
             self._rows.add(position, leaf, array, self._located(leaf, array))
         return leaf
 
-    def _array(self, entry: TreeEntry) -> ArrayMetadata | None:
-        """The metadata of the leaf's array; None for a foreign leaf without one."""
+    def _array(self, entry: TreeEntry) -> tuple[ArrayMetadata, str] | None:
+        """The leaf's array and its dtype in memory; None for a foreign leaf without one."""
         key = metadata_key(self._driver, entry.name)
         value = self._keys.values.get(key)
         if value is None:
@@ -244,10 +247,12 @@ class _Leaves:
             reason = "the array's metadata is missing"
             raise CorruptCheckpoint(reason, file=key, leaf=entry.name)
         text = self._files.read_value(value, entry.name)
-        array = self._parsed.get(text)
-        if array is None:
-            array = self._parsed[text] = parse_metadata(self._driver, text, key)
-        return array
+        found = self._parsed.get(text)
+        if found is None:
+            array = parse_metadata(self._driver, text, key)
+            found = array, native_name(array.dtype) if array.dtype else ""
+            self._parsed[text] = found
+        return found
 
     def _located(self, leaf: StoredLeaf, array: ArrayMetadata) -> list[tuple[int, Value]]:
         """The chunks that are there, in grid order."""

@@ -5,6 +5,7 @@ Knows n-dimensional integer geometry. Knows nothing of bytes, devices or files.
 
 import math
 from dataclasses import dataclass
+from operator import le, sub
 from typing import Self
 
 Shape = tuple[int, ...]
@@ -18,9 +19,10 @@ class Box:
     stop: Shape
 
     def __post_init__(self) -> None:
-        pairs = zip(self.start, self.stop, strict=False)
-        if len(self.start) != len(self.stop) or any(a > b or a < 0 for a, b in pairs):
-            raise ValueError(f"not a box: start={self.start} stop={self.stop}")
+        start, stop = self.start, self.stop
+        # Millions are made: builtins over generators.
+        if len(start) != len(stop) or not all(map(le, start, stop)) or (start and min(start) < 0):
+            raise ValueError(f"not a box: start={start} stop={stop}")
 
     @classmethod
     def whole(cls, shape: Shape) -> Self:
@@ -30,7 +32,7 @@ class Box:
     @property
     def shape(self) -> Shape:
         """Elements along each dimension."""
-        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        return tuple(map(sub, self.stop, self.start))
 
     @property
     def size(self) -> int:

@@ -66,10 +66,11 @@ class WritePlan:
 
 def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
     """Lay out all chunks in one file: small ones first, packed; then large ones, on page boundaries."""
-    pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array)]
+    whole: dict[tuple[Box, int], int] = {}
+    pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, whole)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
     large = [p for p in pieces if p.length >= SMALL_BYTES]
-    appended = [piece for array in arrays if array.encoded for piece in _pieces(array)]
+    appended = [piece for array in arrays if array.encoded for piece in _pieces(array, whole)]
     small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
     large_offsets, placed_bytes = _offsets(large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT)
     if not large:
@@ -98,10 +99,14 @@ def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArr
     return offsets, start + (int(ends[-1]) if len(pieces) else 0)
 
 
-def _pieces(array: ArrayPieces) -> list[Piece]:
-    if array.chunk_shape == array.shape and len(array.boxes) == 1:  # by far the most common: one box, one chunk
+def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece]:
+    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk, as most are."""
+    if array.chunk_shape == array.shape and len(array.boxes) == 1:
         box = array.boxes[0]
-        return [Piece(array.leaf, 0, 0, box, box.size * array.itemsize)]
+        length = whole.get((box, array.itemsize))
+        if length is None:
+            length = whole[box, array.itemsize] = box.size * array.itemsize
+        return [Piece(array.leaf, 0, 0, box, length)]
     grid = grid_shape(array.shape, array.chunk_shape)
     out: list[Piece] = []
     for source, box in enumerate(array.boxes):

@@ -32,7 +32,13 @@ def test_children_with_the_same_text_get_numbers():
 def test_leaves_with_the_same_name_are_told_apart_at_the_key_with_the_dot():
     assert names({"a": {"b": 0}, "a.b": 0}) == ["a.b", "a.b#2"]
     assert names({"a.b": 0, "a": {"b": 0}}) == ["a.b#2", "a.b"]
-    assert names({"a.0": [1, 2], "a": [[1, 2, 3]]}) == ["a.0#2.0", "a.0#2.1", "a.0.0", "a.0.1", "a.0.2"]
+    assert names({"a.0": [1, 2], "a": [[1, 2, 3]]}) == [
+        "a.0#2.0",
+        "a.0#2.1",
+        "a.0.0",
+        "a.0.1",
+        "a.0.2",
+    ]
     assert names({"a.b": 0, "a.b#2": 0, "a": {"b": 0}}) == ["a.b#3", "a.b#2", "a.b"]
 
 
@@ -55,7 +61,9 @@ def test_five_thousand_collisions_are_resolved():
     assert found[5000] == "a.b0#2"
 
 
-KEYS = st.sampled_from(["a", "b", "a.b", "a.b.a", "", ".", "a/b", "/", "~", "a~", "0", "0.0", "a#2", 0, 1, None])
+KEYS = st.sampled_from(
+    ["a", "b", "a.b", "a.b.a", "", ".", "a/b", "/", "~", "a~", "0", "0.0", "a#2", 0, 1, None]
+)
 TREES = st.recursive(
     st.integers() | st.text(max_size=3) | st.none(),
     lambda inner: st.dictionaries(KEYS, inner, max_size=5) | st.lists(inner, max_size=3),

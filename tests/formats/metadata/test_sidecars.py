@@ -29,7 +29,9 @@ def test_shardings_are_kept_word_for_word():
     assert decode_sharding(data) == {"b": inner, "aC9": "x", "é/?>": "y"}
 
 
-@pytest.mark.parametrize("data", [b"1", b'{"a": "x"}', b'{"YQ==": 1}', b'{"/w==": "x"}', b'{"\\u00e9": ""}'])
+@pytest.mark.parametrize(
+    "data", [b"1", b'{"a": "x"}', b'{"YQ==": 1}', b'{"/w==": "x"}', b'{"\\u00e9": ""}']
+)
 def test_broken_shardings_are_corrupt(data):
     with pytest.raises(CorruptCheckpoint):
         decode_sharding(data)
@@ -38,7 +40,7 @@ def test_broken_shardings_are_corrupt(data):
 def test_strings_nest_at_slashes():
     texts = {"name": "hi", "s/q": "there", "s/r/t": "", "é": "ü\ud800\U0001f600", "a//b": "x"}
     data = encode_strings(texts)
-    assert data.startswith('{"a":{"":{"b":"x"}},"name":"hi","s":{"q":"there","r":{"t":""}}'.encode())
+    assert data.startswith(b'{"a":{"":{"b":"x"}},"name":"hi","s":{"q":"there","r":{"t":""}}')
     assert decode_strings(data, texts) == texts
 
 
@@ -53,7 +55,9 @@ def test_a_missing_string_is_corrupt(name):
         decode_strings(b'{"s": {"q": "x"}, "l": ["y"]}', [name])
 
 
-@pytest.mark.parametrize("texts", [{"a~": ""}, {"h": "", "h/k": ""}, {"h/k": "", "h": ""}, {"/" * 300: ""}])
+@pytest.mark.parametrize(
+    "texts", [{"a~": ""}, {"h": "", "h/k": ""}, {"h/k": "", "h": ""}, {"/" * 300: ""}]
+)
 def test_strings_without_a_place_are_refused(texts):
     with pytest.raises(ValueError, match="string"):
         encode_strings(texts)

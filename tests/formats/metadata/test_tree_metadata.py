@@ -33,7 +33,11 @@ def test_the_text_is_that_of_json_dumps():
     entry = json.loads(text)["tree_metadata"]["('a', '0')"]
     assert entry == {
         "key_metadata": [{"key": "a", "key_type": 2}, {"key": "0", "key_type": 1}],
-        "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False, "write_shape": [2, 3]},
+        "value_metadata": {
+            "value_type": "jax.Array",
+            "skip_deserialize": False,
+            "write_shape": [2, 3],
+        },
     }
     assert list(json.loads(text))[1:] == [
         "use_ocdbt",

@@ -26,7 +26,18 @@ def test_times_are_stored_as_int64(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    ["object", "O", "<U5", "S3", "V8", "f4, f4", "__import__('os')", "", "datetime64[ns]; x", "longdouble"],
+    [
+        "object",
+        "O",
+        "<U5",
+        "S3",
+        "V8",
+        "f4, f4",
+        "__import__('os')",
+        "",
+        "datetime64[ns]; x",
+        "longdouble",
+    ],
 )
 def test_names_outside_the_table_are_refused(name: str):
     with pytest.raises(ValueError, match="no such dtype"):

@@ -12,7 +12,12 @@ DRIVERS = ["zarr", "zarr3"]
 
 @pytest.mark.parametrize(
     ("driver", "index", "key"),
-    [("zarr", (), "a.b/0"), ("zarr", (1, 2), "a.b/1.2"), ("zarr3", (), "a.b/c"), ("zarr3", (1, 2), "a.b/c/1/2")],
+    [
+        ("zarr", (), "a.b/0"),
+        ("zarr", (1, 2), "a.b/1.2"),
+        ("zarr3", (), "a.b/c"),
+        ("zarr3", (1, 2), "a.b/c/1/2"),
+    ],
 )
 def test_chunks_are_named_as_orbax_names_them(driver, index, key):
     assert chunk_key(driver, "a.b", index) == key

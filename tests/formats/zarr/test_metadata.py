@@ -31,7 +31,8 @@ def test_encoded_metadata_is_that_of_tensorstore_byte_for_byte():
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int4", "bfloat16", "complex64", "uint64"])
 @pytest.mark.parametrize(
     ("driver", "codec"),
-    [("zarr", "raw"), ("zarr", "zstd")] + [("zarr3", c) for c in ("raw", "zstd", "shard", "shard+zstd")],
+    [("zarr", "raw"), ("zarr", "zstd")]
+    + [("zarr3", c) for c in ("raw", "zstd", "shard", "shard+zstd")],
 )
 @pytest.mark.parametrize("shapes", [((), ()), ((0, 3), (1, 3)), ((7, 5), (4, 2))])
 def test_metadata_comes_back_as_it_was_encoded(dtype, driver, codec, shapes):
@@ -120,8 +121,13 @@ def test_big_endian_v3_keeps_its_byte_order():
 
 @pytest.mark.parametrize(
     ("value", "dtype", "fill"),
-    [(1.5, "float32", 1.5), ("Infinity", "bfloat16", float("inf")), (7, "int8", 7), (True, "bool", True)]
-    + [([1.0, "-Infinity"], "complex64", complex(1, -float("inf")))],
+    [
+        (1.5, "float32", 1.5),
+        ("Infinity", "bfloat16", float("inf")),
+        (7, "int8", 7),
+        (True, "bool", True),
+        ([1.0, "-Infinity"], "complex64", complex(1, -float("inf"))),
+    ],
 )
 def test_fill_values_are_elements(value, dtype, fill):
     found = v3.parse(changed(V3, data_type=dtype, fill_value=value), "f")
@@ -131,7 +137,9 @@ def test_fill_values_are_elements(value, dtype, fill):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

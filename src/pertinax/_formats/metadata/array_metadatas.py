@@ -53,6 +53,8 @@ def decode_key_impls(data: bytes, file: str) -> dict[str, str]:
     such file.
     """
     impls: dict[str, str] = {}
+    if _IMPL.encode() not in data:
+        return impls
     for item in Json.parse(data, file).field("array_metadatas").array():
         entry = item.field("array_metadata")
         name = entry.field("param_name").text()

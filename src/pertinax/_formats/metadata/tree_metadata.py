@@ -5,7 +5,7 @@ arrays or files.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, cast
@@ -19,7 +19,7 @@ from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node
 TREE_FILE = "_METADATA"
 PERTINAX_MARK = "pertinax"
 """An extra field of ours: where it stands, a ledger must stand too."""
-_EMPTY: dict[str, Node] = {
+_EMPTY: Mapping[str, Node] = {
     "None": NONE,
     "Dict": Node("dict"),
     "List": Node("list"),
@@ -136,6 +136,10 @@ def decode_tree(data: bytes, file: str = TREE_FILE) -> TreeMetadata:
 
 
 def _add_entry(builder: "_Builder", text: str, entry: Json) -> None:
+    plain = _plain_entry(entry.value)
+    if plain is not None:
+        builder.add(*plain, entry)
+        return
     keys: list[tuple[str, KeyType]] = []
     for key in entry.field("key_metadata").array():
         kind = cast("KeyType", key.field("key_type").integer(1, 2))
@@ -147,6 +151,22 @@ def _add_entry(builder: "_Builder", text: str, entry: Json) -> None:
     if value.field("skip_deserialize").flag(default=False) and value_type not in _EMPTY:
         builder.aggregated.append(text)
     builder.add(keys, value_type, entry)
+
+
+def _plain_entry(value: Any) -> tuple[list[tuple[str, KeyType]], str] | None:
+    """Keys and value type of an entry that is as it should be: the short way for nearly all."""
+    try:
+        keys = [(key["key"], key["key_type"]) for key in value["key_metadata"]]
+        about = value["value_metadata"]
+        value_type, skip = about["value_type"], about["skip_deserialize"]
+    except (TypeError, KeyError):
+        return None
+    if type(value_type) is not str or skip is not (value_type in _EMPTY) or len(keys) > MAX_DEPTH:
+        return None
+    for text, kind in keys:
+        if type(text) is not str or type(kind) is not int or not 1 <= kind <= 2:
+            return None
+    return keys, value_type
 
 
 class _Builder:

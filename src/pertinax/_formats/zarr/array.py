@@ -5,6 +5,7 @@ text (`v2`, `v3`), of chunk contents (`codecs`), nor of where keys are kept.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import grid_shape
 
 Driver = Literal["zarr", "zarr3"]
-METADATA_KEY: dict[Driver, str] = {"zarr": ".zarray", "zarr3": "zarr.json"}
+METADATA_KEY: Mapping[Driver, str] = {"zarr": ".zarray", "zarr3": "zarr.json"}
 MAX_RANK = 64
 """numpy's own limit."""
 MAX_EXTENT = 2**62

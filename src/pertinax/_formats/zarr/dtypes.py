@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-_PLAIN = {
+_PLAIN: Mapping[str, str] = {
     "bool": "|b1",
     "int8": "|i1",
     "uint8": "|u1",
@@ -42,7 +42,7 @@ _KNOWN_EXTENSIONS = (
 )
 # These it cannot: their bytes are stored under the name on the right, and our ledger remembers the
 # name on the left. (0.1.86 knows some of them, so files of others may name them.)
-_STORED_AS = {
+_STORED_AS: Mapping[str, str] = {
     "int1": "uint8",
     "uint1": "uint8",
     "int2": "uint8",

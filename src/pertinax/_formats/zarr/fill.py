@@ -4,13 +4,14 @@ Knows how both Zarr versions spell elements in JSON. Knows nothing of chunks.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from pertinax._formats.zarr.dtypes import numpy_dtype
 
 UNKNOWN_FILL: Final = object()
 """A fill value that may well be valid, but not one that we can spell."""
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_WORDS: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def parse_fill(value: Any, dtype: str) -> Any:

@@ -6,6 +6,7 @@ of chunks.
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pertinax._formats.manifest import Codec
@@ -15,7 +16,7 @@ from pertinax._formats.zarr.dtypes import from_v2, numpy_dtype, to_v2
 from pertinax._formats.zarr.fill import UNKNOWN_FILL, parse_fill
 from pertinax._plan.boxes import Shape
 
-_COMPRESSORS: dict[Codec, Any] = {"raw": None, "zstd": {"id": "zstd", "level": 1}}
+_COMPRESSORS: Mapping[Codec, Any] = {"raw": None, "zstd": {"id": "zstd", "level": 1}}
 
 
 def encode(shape: Shape, chunk_shape: Shape, dtype: str, codec: Codec) -> bytes:

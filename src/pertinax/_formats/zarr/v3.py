@@ -6,6 +6,7 @@ Knows nothing of chunks.
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pertinax._formats.manifest import Codec
@@ -17,7 +18,7 @@ from pertinax._plan.boxes import Shape
 
 ZSTD_LEVEL = 3
 """What `zarr.json` of Orbax says; readers do not need it."""
-_LITTLE = {"configuration": {"endian": "little"}, "name": "bytes"}
+_LITTLE: Mapping[str, Any] = {"configuration": {"endian": "little"}, "name": "bytes"}
 
 
 def encode(shape: Shape, chunk_shape: Shape, dtype: str, codec: Codec) -> bytes:
