@@ -55,7 +55,7 @@ def fresh_state(width: int, rows: int, seed: int) -> TrainState:
         }
         for i, (layer_key, size) in enumerate(zip(layer_keys, sizes, strict=True))
     }
-    return TrainState(params, OPTIMIZER.init(params), key, np.arange(rows), rows)
+    return TrainState(params, OPTIMIZER.init(params), key, np.arange(rows, dtype=np.int32), rows)
 
 
 def logits_of(params: dict[str, dict[str, jax.Array]], images: jax.Array) -> jax.Array:

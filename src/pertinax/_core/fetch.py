@@ -6,8 +6,7 @@ that an array may be the file's own pages; others are read in coalesced ranges. 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ _GAP_BYTES = 1 << 16
 _PAGE_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A box of one leaf (by its position in the manifest)."""
 
     leaf: int
@@ -51,6 +49,9 @@ class Fetcher:
         chunks = manifest.chunks
         counts = np.bincount(chunks.leaf[chunks.leaf >= 0], minlength=len(manifest.leaves))
         skipped = int((chunks.leaf < 0).sum())  # the container's own bytes stand first
+        # Lists: numpy is slow at giving out single numbers, and there may be thousands of small chunks.
+        self._file, self._offset, self._length = chunks.file.tolist(), chunks.offset.tolist(), chunks.length.tolist()
+        self._crc: list[int] = [] if chunks.crc is None else chunks.crc.tolist()
         self._first_row = (skipped + np.concatenate([[0], np.cumsum(counts)])).tolist()
         self._first_crc = np.concatenate([[0], np.cumsum(block_counts(chunks.length))]).tolist()
 
@@ -134,8 +135,8 @@ class Fetcher:
         return out
 
     def _cut(self, data: NDArray[np.uint8], row: int, origin: int) -> NDArray[np.uint8]:
-        offset = int(self._manifest.chunks.offset[row]) - origin
-        return data[offset : offset + int(self._manifest.chunks.length[row])]
+        offset = self._offset[row] - origin
+        return data[offset : offset + self._length[row]]
 
     def _ranges(self, rows: list[int]) -> Iterable[tuple[list[int], int, int, int]]:
         """Rows grouped into ranges of one file: close neighbours together, up to a segment."""
@@ -145,12 +146,12 @@ class Fetcher:
         group: list[int] = []
         file = start = stop = 0
         for row in order:
-            offset, length = int(chunks.offset[row]), int(chunks.length[row])
-            near = group and int(chunks.file[row]) == file and offset - stop <= _GAP_BYTES
+            offset, length = self._offset[row], self._length[row]
+            near = group and self._file[row] == file and offset - stop <= _GAP_BYTES
             if not near or max(stop, offset + length) - start > _SEGMENT_BYTES:
                 if group:
                     yield group, file, start, stop
-                group, file, start, stop = [], int(chunks.file[row]), offset, offset
+                group, file, start, stop = [], self._file[row], offset, offset
             group.append(row)
             stop = max(stop, offset + length)
         if group:
@@ -180,15 +181,14 @@ class Fetcher:
             pass
 
     def _verify_parts(self, parts: list[tuple[int, int, NDArray[np.uint8]]]) -> None:
-        crcs = self._manifest.chunks.crc
-        assert crcs is not None  # noqa: S101 - the caller asked
+        crcs = self._crc
         for row, start, data in parts:
             first = self._first_crc[row] + start // BLOCK_BYTES
             for i in range(-(-len(data) // BLOCK_BYTES)):
                 block = data[i * BLOCK_BYTES : (i + 1) * BLOCK_BYTES]
                 found = crc32c(block)
                 if found != crcs[first + i]:
-                    raise self._damage(row, start + i * BLOCK_BYTES, len(block), int(crcs[first + i]), found)
+                    raise self._damage(row, start + i * BLOCK_BYTES, len(block), crcs[first + i], found)
 
     def _damage(self, row: int, start: int, length: int, wanted: int, found: int) -> CorruptCheckpoint:
         chunks = self._manifest.chunks

@@ -5,8 +5,7 @@ Knows the order of a load. Knows nothing of formats and files beyond what opens 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,12 +19,13 @@ from pertinax._core.options import Arrays, Cast, Extra, LoadOptions, Missing, Sh
 from pertinax._device.place import BoxesWanted, Parts, place, view_as
 from pertinax._device.shardings import sharding_from_text
 from pertinax._device.snapshot import fresh_buffer
-from pertinax._device.wishes import Wish, wish_of
+from pertinax._device.wishes import Wish, WishReader
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Box, Shape
 from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import ABSENT, rebuild, refill
 from pertinax._tree.select import select_paths
 from pertinax.errors import InvalidOption, Misfit, RestoreMismatch, UnsupportedLeaf
@@ -79,17 +79,17 @@ def load(
         RestoreMismatch: the target does not fit.
     """
     options = LoadOptions(missing, extra, cast, shapes, mmap, arrays)
-    opened = open_checkpoint(path, item, store)
-    if target is None:
-        return _load_all(opened, select, sharding, options)
-    if sharding is not None:
+    if target is not None and sharding is not None:
         raise InvalidOption("sharding= is for loads without a target: give the target's leaves their shardings")
-    return _load_into(opened, target, select, options)
+    opened = open_checkpoint(path, item, store)
+    with collector_paused(len(opened.manifest.leaves)):
+        if target is None:
+            return _load_all(opened, select, sharding, options)
+        return _load_into(opened, target, select, options)
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """One stored leaf and what shall become of it."""
+class Order(NamedTuple):
+    """One stored leaf (by its position in the manifest) and what shall become of it."""
 
     leaf: int
     wish: Wish
@@ -100,10 +100,23 @@ def _load_all(
 ) -> PyTree:
     leaves = opened.manifest.leaves
     chosen = _selected([leaf.path for leaf in leaves], select)
-    orders = [_Order(i, _own_wish(leaf, sharding, options)) for i, leaf in enumerate(leaves) if chosen[i]]
-    misfits = [fit(leaves[o.leaf], o.wish, leaves[o.leaf].path, options) for o in orders]
-    _refuse(opened, [m for m in misfits if m is not None])
-    values = _carry_out(opened, orders, options)
+    orders: list[Order] = []
+    misfits: list[Misfit] = []
+    known: dict[tuple[Any, ...], Wish] = {}  # most leaves are alike, but for their names
+    for i, leaf in enumerate(leaves):
+        if not chosen[i]:
+            continue
+        wish = known.get(leaf[2:])
+        if wish is None:
+            wish = _own_wish(leaf, sharding, options)
+            misfit = fit(leaf, wish, leaf.path, options)
+            if misfit is None:
+                known[leaf[2:]] = wish
+            else:
+                misfits.append(misfit)
+        orders.append(Order(i, wish))
+    _refuse(opened, misfits)
+    values = carry_out(opened, orders, options)
     out: list[Any] = [ABSENT] * len(leaves)
     for order, value in zip(orders, values, strict=True):
         out[order.leaf] = value
@@ -152,16 +165,17 @@ def _load_into(
     chosen = _selected(flat.paths, select)
     picked = [i for i, yes in enumerate(chosen) if yes]
     paths = [flat.paths[i] for i in picked]
-    wishes = [wish_of(flat.leaves[i], flat.paths[i]) for i in picked]
+    reader = WishReader()
+    wishes = [reader.wish_of(flat.leaves[i], flat.paths[i]) for i in picked]
     keepable = [not isinstance(flat.leaves[i], jax.ShapeDtypeStruct) and flat.leaves[i] is not ... for i in picked]
     if select is not None:
         options = _without_extras(options)
     pairing = pair(leaves, paths, wishes, keepable=keepable, options=options)
     _refuse(opened, pairing.misfits)
     wanted = [(i, s, wish) for i, s, wish in zip(picked, pairing.stored, wishes, strict=True) if s is not None]
-    orders = [_Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w) for _, s, w in wanted]
+    orders = [Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w) for _, s, w in wanted]
     out = list(flat.leaves)
-    for (i, _, _), value in zip(wanted, _carry_out(opened, orders, options), strict=True):
+    for (i, _, _), value in zip(wanted, carry_out(opened, orders, options), strict=True):
         out[i] = value
     return refill(target, out)
 
@@ -176,8 +190,11 @@ def _without_extras(options: LoadOptions) -> LoadOptions:
 # --- carrying orders out
 
 
-def _carry_out(opened: Opened, orders: Sequence[_Order], options: LoadOptions) -> list[Any]:
-    """The values for `orders`, in order; no more than the budget is in flight at a time."""
+def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> list[Any]:
+    """The values for `orders`, in order; no more than the budget is in flight at a time.
+
+    Orders are carried out as they are: whoever gives them has matched them against the manifest.
+    """
     manifest = opened.manifest
     out: list[Any] = [None] * len(orders)
     stored: list[int] = []
@@ -197,7 +214,7 @@ def _carry_out(opened: Opened, orders: Sequence[_Order], options: LoadOptions) -
 
 
 def _groups(
-    picked: Sequence[int], orders: Sequence[_Order], leaves: Sequence[StoredLeaf], budget_bytes: int
+    picked: Sequence[int], orders: Sequence[Order], leaves: Sequence[StoredLeaf], budget_bytes: int
 ) -> Iterator[list[int]]:
     sizes: dict[tuple[Shape, str], int] = {}
     group: list[int] = []
@@ -216,7 +233,7 @@ def _groups(
         yield group
 
 
-def _fetch_group(orders: Sequence[_Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher) -> list[Any]:
+def _fetch_group(orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher) -> list[Any]:
     wanted = BoxesWanted()
     requests: list[Request] = []
     shapes: list[tuple[Shape, tuple[Box, ...]]] = []

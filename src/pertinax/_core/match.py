@@ -5,7 +5,7 @@ are found before the first one is reported.
 """
 
 import difflib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pertinax._device.wishes import Wish, narrowed_by_jax
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
-from pertinax._tree.paths import Path, path_text, plain_path, text_path
+from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax.errors import Misfit
 
 _NUMBERS = ("jax", "numpy", "generic", "bool", "int", "float", "complex")
@@ -31,25 +31,28 @@ class Pairing:
     misfits: list[Misfit]
 
 
-class _Index:
-    """Stored leaves by path: exactly first, then by the text of the keys (Orbax keeps no more than that)."""
+_MAX_HINTS = 20
+"""A near name is looked for this many times; it takes long, and nobody reads more."""
 
-    def __init__(self, leaves: Sequence[StoredLeaf]) -> None:
-        self._plain: dict[tuple[Hashable, ...], int] = {}
-        self._text: dict[tuple[str, ...], int | None] = {}
-        for i, leaf in enumerate(leaves):
-            self._plain[_typed(plain_path(leaf.path))] = i
+
+def _partners(leaves: Sequence[StoredLeaf], paths: Sequence[Path]) -> list[int | None]:
+    """The stored leaf of each path: the one with the very keys, else the only one with the same keys as text.
+
+    Orbax keeps no more than text of the keys, and a list may be stored where the target has a dict. No stored leaf is
+    used twice.
+    """
+    exact = {exact_path(leaf.path): i for i, leaf in enumerate(leaves)}
+    found = [exact.get(exact_path(path)) for path in paths]
+    if None not in found:
+        return found
+    used = set(found)
+    texts: dict[tuple[str, ...], int | None] = {}
+    for i, leaf in enumerate(leaves):
+        if i not in used:
             text = text_path(leaf.path)
-            self._text[text] = None if text in self._text else i  # ambiguous: only the exact path will do
-
-    def find(self, path: Path) -> int | None:
-        found = self._plain.get(_typed(plain_path(path)))
-        return self._text.get(text_path(path)) if found is None else found
-
-
-def _typed(path: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-    """`True` and `1` are equal as keys of a dict, but they are not the same key of a tree."""
-    return tuple((type(value), value) if isinstance(value, bool | float) else value for value in path)
+            texts[text] = None if text in texts else i
+    # `pop`: the first target leaf takes it.
+    return [texts.pop(text_path(path), None) if i is None else i for i, path in zip(found, paths, strict=True)]
 
 
 def pair(
@@ -61,16 +64,21 @@ def pair(
     options: LoadOptions,
 ) -> Pairing:
     """Find the stored leaf for every leaf of the target. `keepable[i]`: the target's own leaf is a value, not a shape."""
-    index = _Index(leaves)
-    stored: list[int | None] = []
+    stored = _partners(leaves, paths)
     misfits: list[Misfit] = []
-    for path, wish, keep in zip(paths, wishes, keepable, strict=True):
-        found = index.find(path)
-        stored.append(found)
-        if found is not None:
-            misfit = fit(leaves[found], wish, path, options)
+    hints = 0
+    fits: dict[tuple[Any, ...], bool] = {}  # most leaves are alike, and most fit
+    for path, wish, keep, found in zip(paths, wishes, keepable, stored, strict=True):
+        if found is None:
+            near = leaves if hints < _MAX_HINTS else ()
+            misfit = _missing(path, wish, near, keep=keep, options=options)
+            hints += misfit is not None
         else:
-            misfit = _missing(path, wish, leaves, keep=keep, options=options)
+            key = (leaves[found][2:], wish)
+            if fits.get(key):
+                continue
+            misfit = fit(leaves[found], wish, path, options)
+            fits[key] = misfit is None
         if misfit is not None:
             misfits.append(misfit)
     if options.extra == "error":

@@ -79,11 +79,11 @@ def open_checkpoint(path: PathLike, item: str | None = None, store: Store | None
     if found.detected.kind != "step":
         if item is not None:
             raise InvalidOption(f"{found.path} is a single tree and has no item {item!r}")
-        return _open_item(found.store, found.path, found.directory, found.detected.kind == "pertinax")
+        return open_item(found.store, found.path, found.directory, found.detected.kind == "pertinax")
     name = _choose(found, item)
     kind = dict(found.detected.items)[name]
     directory = f"{found.directory}/{name}"
-    opened = _open_item(found.store, f"{found.path}/{name}", directory, kind == "pertinax")
+    opened = open_item(found.store, f"{found.path}/{name}", directory, kind == "pertinax")
     check_step(found, f"{name}/{LEDGER_FILE}")
     return opened
 
@@ -104,7 +104,8 @@ def _choose(found: Found, item: str | None) -> str:
     raise InvalidOption(f"{found.path} has several trees: say which with item=: {', '.join(trees)}")
 
 
-def _open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
+def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
+    """Open the item in `directory`; `ours`: it has a ledger, which is what its bytes are checked with."""
     if ours:
         return Opened(store, path, directory, decode_ledger(read_file(store, directory, LEDGER_FILE)))
     return Opened(store, path, directory, read_orbax_item(store, directory))

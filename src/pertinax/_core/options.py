@@ -41,6 +41,7 @@ class SaveOptions:
         snapshot: `hold` large CPU arrays and check that nobody wrote into them; `copy` them all.
         compression: of array bytes, `none` or `zstd`.
         chunk_bytes: upper bound of one stored chunk, for all leaves or one for each; None: a chunk is a shard.
+        dtypes: the dtype to store each leaf in, None where it stays; None: all stay.
         threads: how many threads write.
         mode: permission bits of new directories, before the umask.
     """
@@ -49,6 +50,7 @@ class SaveOptions:
     snapshot: Snapshotting = "hold"
     compression: Compression = "none"
     chunk_bytes: int | None | Sequence[int | None] = None
+    dtypes: Sequence[str | None] | None = None
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     mode: int = 0o777
 

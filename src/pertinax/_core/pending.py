@@ -61,6 +61,11 @@ class Pending:
         """Whether the save has ended, one way or the other. Never waits."""
         return self._state.finished.is_set()
 
+    @property
+    def asked(self) -> bool:
+        """Whether the save has ended and somebody was told how."""
+        return self._state.asked
+
     def result(self, timeout_s: float | None = None) -> str:
         """Wait for the end; the path of the checkpoint, or the failure is raised.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pertinax._core.options import SaveOptions
 from pertinax._device.inspect import Inspector, LiveLeaf
+from pertinax._device.recast import recast
 from pertinax._device.snapshot import Mode, take
 from pertinax._formats.item import ItemContent
 from pertinax._formats.manifest import Codec, StoredLeaf
@@ -20,6 +21,7 @@ from pertinax._plan.chunks import choose_chunk_shape
 from pertinax._plan.write import SMALL_BYTES, ArrayPieces, plan_write
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import path_text
+from pertinax._tree.quiet import collector_paused
 from pertinax.errors import InvalidOption, UnsupportedLeaf
 
 _TENSORSTORE_FILE_BYTES = 1 << 31
@@ -32,8 +34,15 @@ def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
     Raises `UnsupportedLeaf` or `InvalidOption`; nothing has been written by then.
     """
     flat = _flatten(tree)
+    with collector_paused(len(flat.leaves)):
+        return _prepare(flat, options, mode)
+
+
+def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
     inspector = Inspector()
     live = [inspector.look(value, path) for value, path in zip(flat.leaves, flat.paths, strict=True)]
+    if options.dtypes is not None:
+        live = _recast(live, options.dtypes)
     limits = _limits(options, len(live))
     names = orbax_names(flat.root, {i for i, leaf in enumerate(live) if leaf.value is not None})
     leaf_names = [name for name in names if name.node.kind == "leaf"]
@@ -55,6 +64,15 @@ def _flatten(tree: Any) -> Flat:
         return flatten(tree)
     except (ValueError, RecursionError) as error:
         raise UnsupportedLeaf(f"the tree cannot be taken apart: {error}") from error
+
+
+def _recast(live: Sequence[LiveLeaf], dtypes: Sequence[str | None]) -> list[LiveLeaf]:
+    if len(dtypes) != len(live):
+        raise InvalidOption(f"dtypes lists {len(dtypes)} dtypes for {len(live)} leaves")
+    return [
+        leaf if name is None else recast(leaf, numpy_dtype(name))
+        for leaf, name in zip(live, dtypes, strict=True)
+    ]
 
 
 def _limits(options: SaveOptions, count: int) -> list[int | None]:

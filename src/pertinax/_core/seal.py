@@ -37,8 +37,8 @@ def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] 
     if store.stat(f"{path}/{STEP_FILE}") is not None:
         store.remove_file(f"{path}/{STEP_FILE}")  # the one from the beginning of the save
     notes[STEP_FILE] = encode_step(note)
+    records = list(_records(store, path, ""))
     if not own_item:
-        records = list(_records(store, path, ""))
         records += [FileRecord(name, len(data), crc32c(data)) for name, data in notes.items()]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
@@ -53,7 +53,7 @@ def _records(store: Store, root: str, below: str) -> Iterator[FileRecord]:
     directory = f"{root}/{below}".rstrip("/")
     entries = sorted(store.list_dir(directory), key=lambda entry: entry.name)
     vouched: set[str] = set()
-    if below and any(entry.name == LEDGER_FILE for entry in entries):
+    if any(entry.name == LEDGER_FILE for entry in entries):
         with store.open(f"{directory}/{LEDGER_FILE}") as reader:
             manifest = decode_ledger(reader.read(0, reader.length))
         vouched = {record.name for record in manifest.files} | set(manifest.chunks.files)

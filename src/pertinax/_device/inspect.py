@@ -5,8 +5,7 @@ Knows `jax.Array`, numpy and Python's plain values. Knows nothing of files. Noth
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, NamedTuple
 
 import jax
 import numpy as np
@@ -15,13 +14,13 @@ from jax.sharding import SingleDeviceSharding
 from pertinax._device.shardings import box_of, sharding_text
 from pertinax._plan.boxes import Box, Shape
 from pertinax._tree.paths import Path, path_text
+from pertinax._tree.skeleton import MAX_INT_BITS
 from pertinax.errors import UnsupportedLeaf
 
 INT64 = np.iinfo(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class LiveLeaf:
+class LiveLeaf(NamedTuple):
     """A leaf of the program.
 
     Attributes:
@@ -69,6 +68,8 @@ class Inspector:
         if kind is int:
             if INT64.min <= value <= INT64.max:
                 return self._numpy("int", np.asarray(value, np.int64), path)
+            if value.bit_length() > MAX_INT_BITS:
+                raise UnsupportedLeaf(f"leaf {path_text(path)!r} is an integer of {value.bit_length()} bits: too long")
             return LiveLeaf("int", value=value)
         if kind is str:
             return LiveLeaf("str", value=value)

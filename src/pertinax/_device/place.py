@@ -5,8 +5,7 @@ Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, wi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,8 +17,7 @@ from pertinax._device.wishes import Wish
 from pertinax._plan.boxes import Box, Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """The host arrays of one leaf: one for each of `boxes`; `shape` is that of the whole leaf."""
 
     wish: Wish

@@ -4,8 +4,7 @@ Knows targets (arrays, `jax.ShapeDtypeStruct`, numpy, plain values) and what a s
 anything special. Knows nothing of files.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +20,7 @@ WishKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """One leaf as the reader wants it.
 
     Attributes:
@@ -40,36 +38,45 @@ class Wish:
     impl: str | None = None
 
 
-def wish_of(target: Any, path: Path) -> Wish:
-    """What a leaf of the target asks for. `...` asks for whatever is stored.
+class WishReader:
+    """Reads wishes off the leaves of a target, remembering the dtypes that it has met."""
 
-    Raises `UnsupportedLeaf` for a leaf that no stored leaf can become.
-    """
-    if target is ...:
-        return Wish("any")
-    if isinstance(target, jax.Array | jax.ShapeDtypeStruct):
-        return _array_wish(target)
-    if isinstance(target, np.ndarray):
-        return Wish("numpy", dtype_name(target.dtype) or str(target.dtype), target.shape)
-    if isinstance(target, np.generic):
-        return Wish("generic", dtype_name(target.dtype) or str(target.dtype), ())
-    kind = type(target).__name__
-    if type(target) in (bool, int, float, complex, str, bytes):
-        return Wish(kind)  # type: ignore[arg-type] - one of the six names
-    raise UnsupportedLeaf(
-        f"the target has a {kind} at {path_text(path)!r}: give an array, a jax.ShapeDtypeStruct, a plain value, "
-        f"or ... for whatever is stored"
-    )
+    def __init__(self) -> None:
+        self._dtypes: dict[Any, str | None] = {}
 
+    def wish_of(self, target: Any, path: Path) -> Wish:
+        """What a leaf of the target asks for. `...` asks for whatever is stored.
 
-def _array_wish(target: Any) -> Wish:
-    sharding = target.sharding
-    if isinstance(target, jax.Array) and not getattr(target, "committed", True):
-        sharding = None  # an array that JAX may move as it likes comes back as one
-    if jax.dtypes.issubdtype(target.dtype, jax.dtypes.prng_key):
-        impl = key_impl_name(target) if isinstance(target, jax.Array) else _impl_of_dtype(target.dtype)
-        return Wish("key", None, target.shape, sharding, impl)
-    return Wish("jax", target.dtype.name, target.shape, sharding)
+        Raises `UnsupportedLeaf` for a leaf that no stored leaf can become.
+        """
+        if isinstance(target, jax.Array | jax.ShapeDtypeStruct):
+            return self._array(target)
+        if target is ...:
+            return Wish("any")
+        if isinstance(target, np.ndarray):
+            return Wish("numpy", dtype_name(target.dtype) or str(target.dtype), target.shape)
+        if isinstance(target, np.generic):
+            return Wish("generic", dtype_name(target.dtype) or str(target.dtype), ())
+        kind = type(target).__name__
+        if type(target) in (bool, int, float, complex, str, bytes):
+            return Wish(kind)  # type: ignore[arg-type] - one of the six names
+        raise UnsupportedLeaf(
+            f"the target has a {kind} at {path_text(path)!r}: give an array, a jax.ShapeDtypeStruct, a plain value, "
+            f"or ... for whatever is stored"
+        )
+
+    def _array(self, target: Any) -> Wish:
+        sharding, dtype = target.sharding, target.dtype
+        if not getattr(target, "committed", True):
+            sharding = None  # an array that JAX may move as it likes comes back as one
+        if dtype not in self._dtypes:
+            is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+            self._dtypes[dtype] = None if is_key else dtype.name
+        name = self._dtypes[dtype]
+        if name is None:
+            impl = key_impl_name(target) if isinstance(target, jax.Array) else _impl_of_dtype(dtype)
+            return Wish("key", None, target.shape, sharding, impl)
+        return Wish("jax", name, target.shape, sharding)
 
 
 def _impl_of_dtype(dtype: Any) -> str | None:

@@ -8,7 +8,7 @@ appended behind, as they come.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,7 @@ Progress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of one piece: where its bytes are, and one CRC-32C for each block of them."""
 
     piece: Piece

@@ -28,12 +28,13 @@ from pertinax._formats.metadata.tree_metadata import TREE_FILE, ValueEntry, empt
 from pertinax._formats.ocdbt import MANIFEST_FILE, Reference, Value, encode_database
 from pertinax._formats.zarr.array import chunk_key, metadata_key
 from pertinax._formats.zarr.text import encode_metadata
-from pertinax._plan.boxes import Box
+from pertinax._plan.boxes import Box, Shape
 from pertinax._plan.chunks import grid_shape, index_of
 from pertinax._plan.write import LARGE_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.workers import Workers
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.skeleton import Node
 
 _ORBAX_TYPES = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
@@ -76,7 +77,8 @@ def write_item(
     if any(leaf.codec != "none" for leaf in content.leaves):
         table, files[MANIFEST_FILE] = _write_data(store, directory, content, workers, progress)
     content.snapshot.check()
-    files |= sidecars(content)
+    with collector_paused(len(content.leaves)):
+        files |= sidecars(content)
     if any("/" in name for name in files):
         with storage_errors("make a directory", directory):
             store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
@@ -117,13 +119,14 @@ def _write_data(
             )
             # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
             offset = align(end, LARGE_ALIGNMENT)
-            database = encode_database(
-                _entries(content, receipts, name),
-                data_file=name,
-                offset=offset,
-                commit_time_ns=time.time_ns(),
-                uuid=uuid.uuid4().bytes,
-            )
+            with collector_paused(len(content.leaves)):
+                database = encode_database(
+                    _entries(content, receipts, name),
+                    data_file=name,
+                    offset=offset,
+                    commit_time_ns=time.time_ns(),
+                    uuid=uuid.uuid4().bytes,
+                )
             writer.write_at(offset, [database.nodes])
             writer.sync()
     own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
@@ -136,16 +139,29 @@ def _entries(content: ItemContent, receipts: Sequence[Receipt], file: str) -> li
     arrays = [leaf for leaf in content.leaves if leaf.codec != "none"]
     texts = encode_metadata("zarr", ((a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays))
     entries: list[tuple[bytes, Value]] = [
-        (metadata_key("zarr", leaf.name).encode("utf-8", "surrogateescape"), text)
+        (_key_bytes(metadata_key("zarr", leaf.name)), text)
         for leaf, text in zip(arrays, texts, strict=True)
     ]
+    alone: dict[tuple[Shape, Shape], str | None] = {}  # what follows the name of an only chunk
     for receipt in receipts:
         leaf = content.leaves[receipt.piece.leaf]
-        index = index_of(receipt.piece.ordinal, grid_shape(leaf.shape, leaf.chunk_shape))
-        key = chunk_key("zarr", leaf.name, index).encode("utf-8", "surrogateescape")
-        entries.append((key, Reference(file, receipt.offset, receipt.length)))
+        layout = (leaf.shape, leaf.chunk_shape)
+        if layout not in alone:
+            grid = grid_shape(*layout)
+            alone[layout] = chunk_key("zarr", "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
+        suffix = alone[layout]
+        if suffix is None:
+            key = chunk_key("zarr", leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
+        else:
+            key = f"{leaf.name}/{suffix}" if leaf.name else suffix
+        entries.append((_key_bytes(key), Reference(file, receipt.offset, receipt.length)))
     entries.sort(key=lambda entry: entry[0])
     return entries
+
+
+def _key_bytes(key: str) -> bytes:
+    """Text that came from the file system may hold bytes that are no UTF-8; they come back as they were."""
+    return key.encode("utf-8", "surrogateescape")
 
 
 def sidecars(content: ItemContent) -> dict[str, bytes]:
@@ -153,7 +169,7 @@ def sidecars(content: ItemContent) -> dict[str, bytes]:
     arrays = [
         ArrayEntry(leaf.name, shape, leaf.chunk_shape, leaf.impl)
         for leaf, shape in zip(content.leaves, content.write_shapes, strict=True)
-        if leaf.kind in ("jax", "key")
+        if leaf.kind == "key"  # of all others the file says nothing that Orbax would miss
     ]
     shardings = {leaf.name: leaf.sharding for leaf in content.leaves if leaf.sharding is not None}
     texts = {content.leaves[i].name: str(value) for i, value in content.values.items()}

@@ -10,6 +10,7 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -53,7 +54,8 @@ _SPEC_FIELDS = (
 def encode_ledger(manifest: Manifest) -> bytes:
     """The ledger file of an item (or, without leaves, of a directory of items)."""
     specs: dict[tuple[Any, ...], int] = {}
-    rows = [specs.setdefault(_spec_of(leaf), len(specs)) for leaf in manifest.leaves]
+    spec_of = attrgetter(*_SPEC_FIELDS)
+    rows = [specs.setdefault(spec_of(leaf), len(specs)) for leaf in manifest.leaves]
     chunks = manifest.chunks
     assert chunks.crc is not None  # noqa: S101 - a ledger without checksums is a bug of ours, not of the user
     fields: dict[str, Any] = {
@@ -79,10 +81,6 @@ def encode_ledger(manifest: Manifest) -> bytes:
     }
     body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
     return body + _TAIL % crc32c(body)
-
-
-def _spec_of(leaf: StoredLeaf) -> tuple[Any, ...]:
-    return tuple(getattr(leaf, name) for name in _SPEC_FIELDS)
 
 
 def _pack(values: Any, dtype: type) -> str:

@@ -6,7 +6,7 @@ that down (`ledger`, `metadata`, `zarr`, `ocdbt`) nor of live arrays (`_device`)
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ BLOCK_BYTES = 1 << 20
 """One checksum covers at most this many stored bytes of a chunk, so that a range can be verified alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLeaf:
+class StoredLeaf(NamedTuple):
     """One leaf as stored.
 
     Attributes:

@@ -86,36 +86,59 @@ def choose_chunk_shape(
         raise ValueError(f"the chunk limit must be >= {itemsize} bytes, one element: {limit_bytes}")
     limit = limit_bytes // itemsize
     divided = {d for d, (g, w) in enumerate(zip(global_shape, write_shape, strict=True)) if g != w}
+    cuts = [_Cut(n) for n in shape]
     if shard_axes:
-        _cut_requested(shape, sorted(shard_axes), divided, limit)
-    while math.prod(shape) > limit:
-        choices = [d for d in sorted(divided) if shape[d] > 1]
+        _cut_requested(cuts, sorted(shard_axes), divided, limit)
+    while _size(cuts) > limit:
+        choices = [d for d in sorted(divided) if cuts[d].now > 1]
         if not choices:
             divided = set(range(len(shape)))
             continue
-        widest = max(choices, key=lambda d: shape[d])
-        shape[widest] = next_divisor(shape[widest])
-    return tuple(shape)
+        cuts[max(choices, key=lambda d: cuts[d].now)].reduce()
+    return tuple(cut.now for cut in cuts)
 
 
-def _cut_requested(shape: list[int], axes: list[int], divided: set[int], limit: int) -> None:
+class _Cut:
+    """One dimension on its way down through the divisors of its size."""
+
+    def __init__(self, size: int) -> None:
+        self.now = size
+        self._size = size
+        self._smaller: list[int] | None = None
+
+    @property
+    def next(self) -> int:
+        """The next smaller divisor; 1 stays 1."""
+        if self._smaller is None:
+            self._smaller = divisors(self._size)[:-1]
+        return self._smaller[-1] if self._smaller else 1
+
+    def reduce(self) -> None:
+        self.now = self.next
+        if self._smaller:
+            self._smaller.pop()
+
+
+def _size(cuts: Sequence[_Cut]) -> int:
+    return math.prod(cut.now for cut in cuts)
+
+
+def _cut_requested(cuts: list[_Cut], axes: list[int], divided: set[int], limit: int) -> None:
     """Rounds over the requested axes; each axis is cut at most once in a round."""
     candidates = [d for d in axes if d not in divided]
-    while math.prod(shape) > limit:
-        left = [d for d in candidates if shape[d] > 1]
+    while _size(cuts) > limit:
+        left = [d for d in candidates if cuts[d].now > 1]
         if not left:
             return
-        while left and math.prod(shape) > limit:
-            pick = min(left, key=lambda d: shape[d] / next_divisor(shape[d]))
-            shape[pick] = next_divisor(shape[pick])
+        while left and _size(cuts) > limit:
+            pick = min(left, key=lambda d: cuts[d].now // cuts[d].next)
+            cuts[pick].reduce()
             divided.add(pick)
             left.remove(pick)
         candidates = axes
 
 
-def next_divisor(n: int) -> int:
-    """The largest divisor of `n` below `n`; 1 has none and stays 1."""
-    for d in range(2, math.isqrt(n) + 1):
-        if n % d == 0:
-            return n // d
-    return 1
+def divisors(n: int) -> list[int]:
+    """All divisors of `n`, from 1 to `n`."""
+    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return low + [n // d for d in reversed(low) if d * d != n]

@@ -7,6 +7,8 @@ of every other one from what all know.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,7 @@ LARGE_ALIGNMENT = 4096
 """A memory page: such chunks can be mapped, and read past the page cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayPieces:
+class ArrayPieces(NamedTuple):
     """The part of one array that this process writes: `boxes` of it, cut into chunks of `chunk_shape`.
 
     `encoded`: its chunks are compressed, so that nobody knows their stored lengths yet.
@@ -36,8 +37,7 @@ class ArrayPieces:
     encoded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One chunk to write: `box` of leaf `leaf`, from its `source`-th owned box, `length` bytes when raw."""
 
     leaf: int

@@ -41,7 +41,7 @@ def open_draft(store: Store, final: str, *, mode: int = 0o777) -> "Draft":
     """
     final = final.rstrip("/")
     with storage_errors("make a directory for the checkpoint", final):
-        _make_parents(store, parent_of(final))
+        make_dirs(store, parent_of(final))
         restore_displaced(store, final)
         path = hidden_name(final)
         store.make_dir(path, mode)
@@ -192,7 +192,8 @@ class Draft:
             _LOG.warning("replaced checkpoint stays final=%s error=%s", self.final, error)
 
 
-def _make_parents(store: Store, path: str) -> None:
+def make_dirs(store: Store, path: str) -> None:
+    """Make a directory and the parents that it lacks, durably."""
     missing: list[str] = []
     while store.stat(path) is None:
         missing.append(path)

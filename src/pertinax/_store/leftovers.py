@@ -94,8 +94,8 @@ def retire_displaced(store: Store, final: str) -> list[str]:
     return retired
 
 
-def discard(store: Store, path: str) -> None:
-    """Delete a visible checkpoint: invisible first and durably so, then gone.
+def hide(store: Store, path: str) -> list[str]:
+    """Make a visible checkpoint invisible, durably; returns what is left to be removed.
 
     A crash leaves it whole or invisible, never in part. `FileNotFoundError` if there is none.
     """
@@ -105,7 +105,12 @@ def discard(store: Store, path: str) -> None:
         store.rename(path, hidden)
         store.sync_dir(parent_of(path))
         retired.append(hidden)
-    for hidden in retired:
+    return retired
+
+
+def discard(store: Store, path: str) -> None:
+    """Delete a visible checkpoint: invisible first and durably so (`hide`), then gone."""
+    for hidden in hide(store, path):
         remove_tree(store, hidden)
 
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 import jax
 from jax import tree_util
 
-from pertinax._tree.paths import Key, Path
-from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node, NodeKind, encode_value
+from pertinax._tree.paths import Key, Path, path_text
+from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node, NodeKind, encode_value, is_plain
 
 _PLAIN_LEAVES = frozenset({int, float, bool, complex, str, bytes})
 _FACTORIES = {"list": list, "dict": dict, "int": int, "float": float, "set": set, "str": str}
@@ -48,10 +48,23 @@ def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
         leaves.append(value)
         paths.append(path)
         return LEAF
-    nodes = tuple(_walk(child, (*path, key), leaves, paths) for key, child in children)
-    keys = tuple(key for key, _ in children)
-    kind, type_name, static = _container(value, children)
-    return Node(kind, keys, nodes, type_name, static)
+    named = _with_plain_keys(children, path)
+    nodes = tuple(_walk(child, (*path, key), leaves, paths) for key, child in named)
+    keys = tuple(key for key, _ in named)
+    if named is not children:
+        return Node("custom", keys, nodes, type_name(type(value)))
+    kind, name, static = _container(value, children)
+    return Node(kind, keys, nodes, name, static)
+
+
+def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:
+    """The same list if all keys can be written down; else one with the text of keys, as Orbax has it."""
+    if all(type(key.value) is str or is_plain(key.value) for key, _ in children):
+        return children
+    texts = [str(key.value) for key, _ in children]
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"two keys at {path_text(path)!r} have the same text: {', '.join(sorted(texts))[:200]}")
+    return [(Key(key.kind, text), child) for (key, child), text in zip(children, texts, strict=True)]
 
 
 def children_of(value: Any) -> list[tuple[Key, Any]] | None:

@@ -25,11 +25,14 @@ def path_text(path: Path) -> str:
     return "/".join(str(key.value) for key in path) or "."
 
 
-def plain_path(path: Path) -> tuple[Hashable, ...]:
-    """The path without the kinds of its keys: what a list, a tuple and a dict of ints have in common."""
-    return tuple(key.value for key in path)
+def exact_path(path: Path) -> tuple[Hashable, ...]:
+    """The keys alone, so that a list, a tuple and a dict of ints have the same paths.
+
+    `True`, `1` and `1.0` are equal in Python, but they are not the same key of a tree.
+    """
+    return tuple([(type(key), key) if type(key) is bool or type(key) is float else key for _, key in path])
 
 
 def text_path(path: Path) -> tuple[str, ...]:
     """The path with every key as text: all that Orbax's metadata keeps of it."""
-    return tuple(str(key.value) for key in path)
+    return tuple([str(key) for _, key in path])

@@ -106,6 +106,8 @@ def _dataclass_named(node: Node) -> type | None:
     found = _class_named(node.type_name)
     if found is None or not dataclasses.is_dataclass(found) or not isinstance(node.static, dict):
         return None
+    if found.__new__ is not object.__new__:
+        return None  # it is more than its fields
     names = {field.name for field in dataclasses.fields(found)}
     given = {str(key.value) for key in node.keys} | set(cast("dict[str, Any]", node.static))
     return found if names == given else None

@@ -22,10 +22,12 @@ NodeKind = Literal[
     "dataclass",
     "custom",
 ]
-_NODE_KINDS = frozenset(get_args(NodeKind))
+_CONTAINER_KINDS = frozenset(get_args(NodeKind)) - {"leaf", "none"}
 _KEY_KINDS = frozenset(get_args(KeyKind))
 MAX_DEPTH = 200
 """Deeper skeletons are refused: Python itself gives up at about five times that."""
+MAX_INT_BITS = 14_000
+"""Python refuses to write longer integers as text (4,300 digits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +107,29 @@ def decode(data: Any, depth: int = 0) -> Node:
         raise ValueError(f"a node cannot be {data!r:.60}")
     fields = cast("dict[str, Any]", data)
     kind, children = fields.get("t"), fields.get("c")
-    if kind not in _NODE_KINDS or not isinstance(children, list):
+    if not isinstance(kind, str) or kind not in _CONTAINER_KINDS or not isinstance(children, list):
         raise ValueError(f"no such kind of node: {kind!r:.60}")
     below = tuple(decode(child, depth + 1) for child in cast("list[Any]", children))
     if kind in ("list", "tuple"):
         keys = tuple(Key("index", i) for i in range(len(below)))
     else:
         keys = tuple(_decode_key(key, kind) for key in _as_list(fields.get("k")))
-    name = fields.get("n")
+    if len({(type(key.value), key.value) for key in keys}) < len(keys):
+        raise ValueError(f"a {kind} with two equal keys")
+    name, static = fields.get("n"), fields.get("s")
     if name is not None and not isinstance(name, str):
         raise ValueError(f"a type name cannot be {name!r:.60}")
-    return Node(kind, keys, below, name, fields.get("s"))
+    _check_static(kind, static)
+    return Node(cast("NodeKind", kind), keys, below, name, static)
+
+
+def _check_static(kind: str, static: Any) -> None:
+    if static is None or (kind == "default_dict" and isinstance(static, str)):
+        return
+    if kind != "dataclass" or not isinstance(static, dict):
+        raise ValueError(f"a {kind} cannot keep {static!r:.60}")
+    for value in cast("dict[str, Any]", static).values():
+        decode_value(value)
 
 
 def _as_list(data: Any) -> list[Any]:
@@ -143,7 +157,7 @@ def _decode_key(data: Any, node_kind: str) -> Key:
     default = _DEFAULT_KEY_KIND.get(node_kind)
     if isinstance(data, list):
         pair = cast("list[Any]", data)
-        if len(pair) != 2 or pair[0] not in _KEY_KINDS:
+        if len(pair) != 2 or not isinstance(pair[0], str) or pair[0] not in _KEY_KINDS:
             raise ValueError(f"a key cannot be {data!r:.60}")
         return Key(pair[0], decode_value(pair[1]))
     if default is None:
@@ -159,6 +173,8 @@ def encode_value(value: Any) -> Any:
     if value is None or type(value) in (str, bool):
         return value
     if type(value) is int:
+        if value.bit_length() > MAX_INT_BITS:
+            raise TypeError(f"an integer of {value.bit_length()} bits is not plain data")
         return value if abs(value) < 2**53 else {"int": str(value)}
     if type(value) is float:
         return {"float": value.hex()}
@@ -171,20 +187,31 @@ def encode_value(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
-def decode_value(data: Any) -> Any:
+def is_plain(value: Any) -> bool:
+    """Whether `encode_value` has words for the value."""
+    try:
+        encode_value(value)
+    except TypeError:
+        return False
+    return True
+
+
+def decode_value(data: Any, depth: int = 0) -> Any:
     """The value that `encode_value` wrote. Raises `ValueError` for anything else."""
+    if depth > MAX_DEPTH // 4:
+        raise ValueError("a value nested too deep")
     if data is None or isinstance(data, str | bool | int):
         return data
     if isinstance(data, dict) and len(cast("dict[str, Any]", data)) == 1:
         ((kind, inner),) = cast("dict[str, Any]", data).items()
         try:
-            return _decode_tagged(kind, inner)
+            return _decode_tagged(kind, inner, depth)
         except (TypeError, OverflowError) as error:
             raise ValueError(f"not a {kind}: {inner!r:.60}") from error
     raise ValueError(f"not a plain value: {data!r:.60}")
 
 
-def _decode_tagged(kind: str, inner: Any) -> Any:
+def _decode_tagged(kind: str, inner: Any, depth: int) -> Any:
     if kind == "int":
         return int(inner)
     if kind == "float":
@@ -195,5 +222,5 @@ def _decode_tagged(kind: str, inner: Any) -> Any:
     if kind == "bytes":
         return bytes.fromhex(inner)
     if kind == "tuple":
-        return tuple(decode_value(part) for part in inner)
+        return tuple([decode_value(part, depth + 1) for part in inner])
     raise ValueError(f"no such kind of value: {kind!r:.60}")

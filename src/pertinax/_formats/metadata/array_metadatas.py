@@ -6,7 +6,7 @@ arrays themselves.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pertinax._formats.metadata.text import Json
 from pertinax._plan.boxes import Shape
@@ -15,8 +15,7 @@ ARRAY_METADATAS_DIR = "array_metadatas"
 _IMPL = "random_key_impl"
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayEntry:
+class ArrayEntry(NamedTuple):
     """One `jax.Array`: its parameter name, the shapes of one shard and of one chunk, and the impl
     of a PRNG key.
     """

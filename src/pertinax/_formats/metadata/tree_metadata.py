@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Literal, cast
+from typing import Any, cast, Literal, NamedTuple
 
 from pertinax._formats.metadata.names import KeyType, OrbaxName
 from pertinax._formats.metadata.text import Json
@@ -27,8 +27,7 @@ _EMPTY: Mapping[str, Node] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ValueEntry:
+class ValueEntry(NamedTuple):
     """What `_METADATA` says of one leaf or empty container, apart from its place."""
 
     value_type: str

@@ -1,0 +1,1 @@
+"""Many checkpoints over time: naming, history, policies, retention, deletion, recovery."""

@@ -1,0 +1,104 @@
+"""Deletion: checkpoints go, invisible first, while training goes on.
+
+Knows directories, and one thread. Knows nothing of steps or policies. The thread lives as long as
+there is something to remove and is no daemon: a program that ends finishes its removals. If it is
+killed, what is left is invisible and bears its name, and the next `open_root` removes it.
+"""
+
+import logging
+import threading
+from collections import deque
+from typing import Final, final
+
+from pertinax._store.contract import Store
+from pertinax._store.failures import storage_errors
+from pertinax._store.leftovers import hide, remove_tree
+from pertinax.errors import CheckpointNotFound
+
+_LOG: Final = logging.getLogger("pertinax")
+# An error carries its traceback, and a broken disk has no end of them.
+_REMEMBERED: Final = 100
+
+
+@final
+class Deleter:
+    """Removes checkpoints, first come, first gone. Safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._hidden: deque[str] = deque()
+        self._failures: deque[BaseException] = deque(maxlen=_REMEMBERED)
+        self._idle = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def failures(self) -> list[BaseException]:
+        """What went wrong so far, the last hundred of it. All of it is in the log, too."""
+        return list(self._failures)
+
+    def delete(self, directory: str) -> bool:
+        """Make a checkpoint invisible, durably, and have its bytes removed later.
+
+        True if it is no longer visible. A failure is logged and remembered, not raised: no save
+        must fail because an old checkpoint cannot go.
+        """
+        try:
+            self.delete_or_raise(directory)
+        except CheckpointNotFound:
+            return True  # somebody else was faster
+        except OSError as error:
+            self._remember("a checkpoint stays", directory, error)
+            return False
+        return True
+
+    def delete_or_raise(self, directory: str) -> None:
+        """As `delete`, for somebody who wants to know. Raises `CheckpointNotFound`, `StorageError`.
+
+        When it returns the checkpoint is invisible, durably.
+        """
+        try:
+            with storage_errors("delete the checkpoint", directory):
+                hidden = hide(self._store, directory)
+        except FileNotFoundError as error:
+            raise CheckpointNotFound(2, "there is no checkpoint to delete", directory) from error
+        with self._idle:
+            self._hidden += hidden
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(
+                target=self._remove_all, name="pertinax-delete", daemon=False
+            )
+            try:
+                self._thread.start()
+            except RuntimeError:  # too late for a new thread: the interpreter is going down
+                self._thread = None
+        if self._thread is None:
+            self._remove_all()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing is left to remove; False if that takes longer than `timeout_s`."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._thread is None, timeout_s)
+
+    def close(self) -> None:
+        """Wait until nothing is left to remove. May be called twice."""
+        self.wait()
+
+    def _remove_all(self) -> None:
+        while True:
+            with self._idle:
+                if not self._hidden:
+                    self._thread = None
+                    self._idle.notify_all()
+                    return
+                path = self._hidden.popleft()
+            try:
+                remove_tree(self._store, path)
+            except FileNotFoundError:
+                pass
+            except BaseException as error:  # noqa: BLE001 - one failure must not end the others
+                self._remember("a deleted checkpoint still takes room", path, error)
+
+    def _remember(self, what: str, path: str, error: BaseException) -> None:
+        self._failures.append(error)
+        _LOG.warning("%s path=%s error=%s: %s", what, path, type(error).__name__, error)

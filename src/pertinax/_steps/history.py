@@ -1,0 +1,172 @@
+"""History: which steps lie in a root, when they were made, and what was measured.
+
+Knows directories of steps and the two notes in them. Knows nothing of policies. What the disk
+shows is the truth: nothing is remembered here, and a step that vanishes while we look was never
+there. Unfinished saves are not steps; a checkpoint that an interrupted replacement set aside is,
+under its own name.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from pertinax._core.open import check_file, read_file
+from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
+from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step
+from pertinax._steps.naming import Naming
+from pertinax._store.contract import Entry, Store
+from pertinax._store.failures import storage_errors
+from pertinax._store.leftovers import find_visible, join_path, parse_leftover
+from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, PertinaxError
+
+_LOG: Final = logging.getLogger("pertinax")
+
+METRICS_ITEM: Final = "metrics"
+"""The item, and the file in it, that holds the metrics of a step; Orbax calls them so."""
+_METRICS_FILE: Final = f"{METRICS_ITEM}/{METRICS_ITEM}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What is known of one visible step.
+
+    Attributes:
+        step: its number.
+        time_ns: when it was finished, in nanoseconds since the epoch; 0 if nobody asked.
+        metrics: what was measured, as JSON gives it back: names and numbers if a `Manager` wrote
+            it. None if there is nothing, or nobody asked.
+        directory: where it lies.
+        readable: whether its notes could be read; if not, no policy may judge the step.
+    """
+
+    step: int
+    time_ns: int
+    metrics: Any
+    directory: str
+    readable: bool = True
+
+
+def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
+    """The visible steps and their directories, in ascending order; one listing, no file is read.
+
+    If two names mean one step, the one that `naming` writes counts, else the last. Raises
+    `CheckpointNotFound` if there is no root, `StorageError` if it cannot be listed.
+    """
+    try:
+        with storage_errors("list the steps", root):
+            entries = store.list_dir(root)
+    except FileNotFoundError as error:
+        raise CheckpointNotFound(2, "there is no such directory", root) from error
+    found: dict[int, str] = {}
+    for name in sorted(_visible_names(store, root, entries)):
+        step = naming.step(name)
+        if step is not None and not (step in found and found[step] == naming.name(step)):
+            found[step] = name
+    return {step: join_path(root, found[step]) for step in sorted(found)}
+
+
+def read_history(
+    store: Store, root: str, naming: Naming, *, metrics: bool, times: bool
+) -> list[StepRecord]:
+    """The visible steps in ascending order, with what was asked for.
+
+    A note that cannot be read is logged and makes its step not `readable`; it stops nothing.
+    Raises as `list_steps` does.
+    """
+    found = list_steps(store, root, naming)
+    records = (
+        read_record(store, step, directory, metrics=metrics, times=times)
+        for step, directory in found.items()
+    )
+    return [record for record in records if record is not None]
+
+
+def read_record(
+    store: Store, step: int, directory: str, *, metrics: bool, times: bool
+) -> StepRecord | None:
+    """What is known of one step, or None if it is gone."""
+    if not metrics and not times:
+        return StepRecord(step, 0, None, directory)
+    readable, time_ns, measured = True, 0, None
+    try:
+        place = find_visible(store, directory)
+        if place is None:
+            return None
+        try:
+            time_ns = _read_time(store, place) if times else 0
+            measured = _read_metrics(store, place) if metrics else None
+        except (PertinaxError, OSError):
+            # A step that is deleted while we read is not a damaged one.
+            if find_visible(store, directory) is None:
+                return None
+            raise
+    except (PertinaxError, OSError) as error:
+        readable = False
+        _LOG.warning("unreadable notes step=%d path=%s error=%s", step, directory, error)
+    return StepRecord(step, time_ns, measured, directory, readable)
+
+
+def read_metrics(store: Store, directory: str) -> Any:
+    """The metrics of the step in `directory`, checked against its ledger; None if it has none.
+
+    Raises `CheckpointNotFound`, `CorruptCheckpoint` or `StorageError`.
+    """
+    with storage_errors("read the metrics", directory):
+        place = find_visible(store, directory)
+        if place is None:
+            raise CheckpointNotFound(2, "there is no such step", directory)
+        return _read_metrics(store, place)
+
+
+def _read_time(store: Store, place: str) -> int:
+    """When the step was finished, by its own note; else when its directory last changed."""
+    if store.stat(f"{place}/{STEP_FILE}") is not None:
+        note = decode_step(read_file(store, place, STEP_FILE))
+        if note.commit_timestamp_nsecs is not None:
+            return note.commit_timestamp_nsecs
+    stat = store.stat(place)
+    return 0 if stat is None else stat.mtime_ns
+
+
+def _read_metrics(store: Store, place: str) -> Any:
+    if store.stat(f"{place}/{LEDGER_FILE}") is not None:
+        ledger = decode_ledger(read_file(store, place, LEDGER_FILE))
+        vouched = next((one for one in ledger.files if one.name == _METRICS_FILE), None)
+        return None if vouched is None else _decode(check_file(store, place, vouched))
+    if store.stat(f"{place}/{_METRICS_FILE}") is None:
+        return None
+    return _decode(read_file(store, place, _METRICS_FILE))
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpoint(f"not JSON: {error}", file=_METRICS_FILE) from error
+
+
+def _visible_names(store: Store, root: str, entries: list[Entry]) -> Iterator[str]:
+    """Final names of all that is visible in `root` and may be a directory."""
+    taken = {entry.name for entry in entries}
+    for entry in entries:
+        path = join_path(root, entry.name)
+        if TMP_MARK not in entry.name:
+            if entry.is_dir or _is_linked_dir(store, path):
+                yield entry.name
+            continue
+        leftover = parse_leftover(path)
+        if leftover is None or not leftover.replaced or not entry.is_dir:
+            continue
+        final = leftover.final.rpartition("/")[2]
+        if final not in taken and TMP_MARK not in final:
+            yield final
+
+
+def _is_linked_dir(store: Store, path: str) -> bool:
+    """Somebody may keep a step on another disk, and a link here."""
+    stat = store.stat(path)
+    return stat is not None and stat.is_dir

@@ -1,0 +1,45 @@
+"""Recovery: a root is put in order before anybody uses it.
+
+Knows roots and what dead processes leave in them. Knows nothing of steps. What a living process is
+writing, and what cannot be judged from here, is left alone.
+"""
+
+import logging
+from typing import Final
+
+from pertinax._store.contract import Store
+from pertinax._store.draft import make_dirs
+from pertinax._store.failures import storage_errors
+from pertinax._store.leftovers import clean_leftovers
+from pertinax.errors import CheckpointNotFound, StorageError
+
+_LOG: Final = logging.getLogger("pertinax")
+
+
+def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:
+    """Make the directory `root` if need be, durably, and clean it; returns what was removed.
+
+    Unfinished saves and half-finished deletions of dead processes are removed; a checkpoint that
+    an interrupted replacement set aside gets its name back. A root that cannot be written to (a
+    read-only mount) is no error: what is visible in it is whole anyway.
+
+    Raises `CheckpointNotFound` if there is no root and `create` is false, `StorageError` if it is
+    not a directory or cannot be made.
+    """
+    found = store.stat(root)
+    if found is None and not create:
+        raise CheckpointNotFound(2, "there is no such directory", root)
+    if found is None:
+        with storage_errors("make the directory", root):
+            make_dirs(store, root)
+        return []
+    if not found.is_dir:
+        raise StorageError(20, "a root of steps is a directory; this is a file", root)
+    try:
+        removed = clean_leftovers(store, root)
+    except OSError as error:
+        _LOG.warning("leftovers stay root=%s error=%s", root, error)
+        return []
+    if removed:
+        _LOG.info("removed leftovers of dead processes root=%s count=%d", root, len(removed))
+    return removed

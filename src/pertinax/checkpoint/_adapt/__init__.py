@@ -1,0 +1,1 @@
+"""Adapters: the words of the mirrored API translated into those of the engine."""

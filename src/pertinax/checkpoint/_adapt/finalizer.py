@@ -1,0 +1,88 @@
+"""The end of a save that goes on in the background, and who hears how it went.
+
+Knows one thread at a time and its failure. Knows nothing of steps or files. Who began the save is
+the one who settles it: anybody else may wait and is told, but the failure stays until its owner, or
+the next save, has heard of it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, final
+
+_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+
+
+@final
+class Finalizer:
+    """Runs one piece of work at a time, here or in a thread. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._current: _Run | None = None
+
+    def run_here(self, work: Callable[[], None]) -> None:
+        """Do it now; a failure comes out."""
+        work()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Do it in a thread. The one before must have been settled."""
+        run = _Run(work)
+        with self._lock:
+            if self._current is not None:
+                raise RuntimeError("the save before has not been waited for")
+            self._current = run
+        run.thread.start()
+
+    def wait(self, *, settle: bool = False) -> None:
+        """Wait for the end and raise the failure, if it failed.
+
+        The thread that called `start` settles it by that; with `settle`, any thread does.
+        """
+        run = self._current
+        if run is None:
+            return
+        if threading.current_thread() is run.thread:
+            return  # a callback asks for its own end
+        run.thread.join()
+        if settle or threading.get_ident() == run.owner:
+            with self._lock:
+                if self._current is run:
+                    self._current = None
+        elif run.error is None:
+            return
+        if run.error is not None:
+            raise run.error
+
+    def in_progress(self) -> bool:
+        """Whether the work goes on. Never waits."""
+        run = self._current
+        return run is not None and run.thread.is_alive()
+
+    def error(self) -> BaseException | None:
+        """The failure that nobody has settled, if the work has ended in one. Never waits."""
+        run = self._current
+        return None if run is None or run.thread.is_alive() else run.error
+
+    def settle(self) -> None:
+        """Forget work that has ended. Never waits."""
+        with self._lock:
+            if self._current is not None and not self._current.thread.is_alive():
+                self._current = None
+
+
+class _Run:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.error: BaseException | None = None
+        self.owner = threading.get_ident()
+        self._work = work
+        # Inherits the flag of the saving thread, which is as a rule no daemon: a program that ends
+        # waits for its save.
+        self.thread = threading.Thread(target=self._run, name="save_finalize")
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+            self.error = error
+            _LOG.exception("background save failed")

@@ -1,0 +1,208 @@
+"""What a manager knows of its steps: the disk, as it was when last looked at, and what it did since.
+
+Knows names, times and metrics of steps, the one being written among them. Knows nothing of how they
+are written or removed. A step in flight is known at once; if its save fails, everything is again as
+the disk says.
+"""
+
+import datetime
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jax
+from etils import epath
+
+from pertinax._core.places import locate
+from pertinax._steps.history import StepRecord, list_steps, read_record
+from pertinax._steps.naming import PlainNaming
+from pertinax.checkpoint._adapt.manager_options import (
+    CheckpointManagerOptions,
+    name_format_of,
+    nanoseconds,
+    quality_of,
+    retention_of,
+)
+from pertinax.checkpoint._adapt.retention import best_record
+
+_EPOCH: Final = datetime.datetime.fromtimestamp(0, tz=datetime.UTC)
+
+
+@dataclass(eq=False)
+class CheckpointInfo:
+    """One step as the manager knows it. Two are equal if step and time are.
+
+    Attributes:
+        step: its number.
+        time: when `save` was called, or, if it was found on disk, when it was finished. It is read
+            from there only if `keep_time_interval` needs it, and is the epoch else.
+        metrics: what was measured.
+        is_locked: nothing locks steps any more.
+    """
+
+    step: int
+    time: datetime.datetime
+    metrics: Any = None
+    is_locked: bool | None = None
+    readable: bool = field(default=True, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.step, jax.Array):
+            self.step = int(self.step)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CheckpointInfo):
+            return NotImplemented
+        return (self.step, self.time) == (other.step, other.time)
+
+    def __hash__(self) -> int:
+        return hash((self.step, self.time))
+
+    def __str__(self) -> str:
+        return f"Checkpoint[step={self.step} | time={self.time} | is_locked={self.is_locked}]"
+
+
+class KnownSteps:
+    """The steps of one root, in ascending order. Safe to use from several threads."""
+
+    def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
+        self._store, self._root = locate(directory)
+        self._directory = directory
+        self._options = options
+        self._retention = retention_of(options)
+        self._quality = quality_of(options)
+        self._lock = threading.RLock()
+        self._infos: list[CheckpointInfo] = []
+        self._in_flight: CheckpointInfo | None = None
+        self._leaving: list[CheckpointInfo] = []
+
+    @property
+    def infos(self) -> list[CheckpointInfo]:
+        """The steps; the list itself, not a copy."""
+        return self._infos
+
+    def load(self) -> None:
+        """Look at the disk again. Raises `ValueError` if there is no root."""
+        if self._store.stat(self._root) is None:
+            raise ValueError(f"Path {self._directory} does not exist.")
+        found = list(self._read())
+        with self._lock:
+            leaving = {info.step for info in self._leaving}
+            self._infos[:] = [info for info in found if info.step not in leaving]
+            if self._in_flight is not None:
+                self._put([self._in_flight])
+
+    def steps(self) -> list[int]:
+        """Their numbers."""
+        with self._lock:
+            return [int(info.step) for info in self._infos]
+
+    def latest(self) -> int | None:
+        """The largest, or None."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The best that has metrics, or None; without `best_fn` the latest."""
+        if self._quality is None:
+            return self.latest()
+        with self._lock:
+            found = best_record(list(map(_record, self._infos)), self._quality)
+        return None if found is None else found.step
+
+    def find(self, step: int) -> CheckpointInfo | None:
+        """What is known of `step`."""
+        with self._lock:
+            return next((info for info in self._infos if info.step == step), None)
+
+    def is_in_flight(self, step: int) -> bool:
+        """Whether `step` is being written."""
+        with self._lock:
+            return self._in_flight is not None and self._in_flight.step == step
+
+    def begin(self, step: int, metrics: Any) -> list[int]:
+        """A save of `step` has begun: from now on it counts, and what it makes superfluous does not.
+
+        Returns what may be removed once the step is visible.
+        """
+        info = CheckpointInfo(step, datetime.datetime.now(tz=datetime.UTC), metrics)
+        with self._lock:
+            self._put([info])
+            self._in_flight = info
+            doomed = self._victims(step)
+            self._leaving = [one for one in self._infos if one.step in doomed]
+            self._infos[:] = [one for one in self._infos if one.step not in doomed]
+            return [one.step for one in self._leaving]
+
+    def succeed(self) -> None:
+        """The save is done: the step is visible."""
+        with self._lock:
+            self._in_flight = None
+
+    def left(self, step: int) -> None:
+        """A step that had to go is gone."""
+        with self._lock:
+            self._leaving = [info for info in self._leaving if info.step != step]
+
+    def settle(self) -> None:
+        """The save and its removals are over: what could not be removed is still there."""
+        with self._lock:
+            self._put(self._leaving)
+            self._leaving = []
+
+    def fail(self) -> None:
+        """The save has failed: its step is not there, and what it would have replaced is."""
+        with self._lock:
+            failed, self._in_flight = self._in_flight, None
+            self._infos[:] = [info for info in self._infos if info is not failed]
+            self._put([info for info in self._leaving if info is not failed])
+            self._leaving = []
+
+    def discard(self, step: int) -> None:
+        """Forget `step`."""
+        with self._lock:
+            self._infos[:] = [info for info in self._infos if info.step != step]
+
+    def _put(self, infos: Iterable[CheckpointInfo]) -> None:
+        new = {info.step: info for info in infos}
+        kept = [info for info in self._infos if info.step not in new]
+        self._infos[:] = sorted([*kept, *new.values()], key=lambda info: info.step)
+
+    def _victims(self, saved: int) -> set[int]:
+        """Who must go. Not the engine's `victims`: by these options even the newest step may."""
+        history = list(map(_record, self._infos))
+        doomed = {record.step for record in history if record.readable}
+        doomed -= self._retention.keep(history)
+        if self._quality is None and self._options.max_to_keep:
+            # An older step that was saved by force is what the program wants to go on from.
+            doomed.discard(saved)
+        return doomed
+
+    def _read(self) -> Iterator[CheckpointInfo]:
+        wanted = {
+            "metrics": self._quality is not None,
+            "times": self._options.keep_time_interval is not None,
+        }
+        for step, path in sorted(self._places().items()):
+            record = read_record(self._store, step, path, **wanted)
+            if record is not None:
+                time = _EPOCH + datetime.timedelta(microseconds=record.time_ns // 1000)
+                yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
+
+    def _places(self) -> dict[int, str]:
+        """The directories of all steps, by one listing where names are plain."""
+        options = self._options
+        if options.step_name_format is None:
+            naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
+            return list_steps(self._store, self._root, naming)
+        found = name_format_of(options).find_all(self._directory)
+        return {int(one.step): locate(one.path)[1] for one in found}
+
+
+def _record(info: CheckpointInfo) -> StepRecord:
+    return StepRecord(int(info.step), _time_ns(info.time), info.metrics, "", info.readable)
+
+
+def _time_ns(time: datetime.datetime) -> int:
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)
+    return nanoseconds(aware - _EPOCH)

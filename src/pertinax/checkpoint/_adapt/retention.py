@@ -1,0 +1,118 @@
+"""Which steps live, by the options of the manager: the mirrored rules as one policy value.
+
+Knows histories, metrics and intervals. Knows nothing of disks, and removes nothing.
+
+The rules, for `max_to_keep=k`:
+
+1. With `best_fn` the order is by quality, the best last; among equals the newer counts as better.
+   Without it the order is by step. Steps without metrics form a group of their own.
+2. The last k are safe. Steps without metrics are safe beside them, or, with
+   `keep_without_metrics=False`, come first in line and take up places.
+3. Any other step lives if its time or its number says so: it begins a new `interval_ns`, or `period`
+   divides it.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+from pertinax._steps.history import StepRecord
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a step is: `measure` of its metrics, where `mode` says which end is good."""
+
+    measure: Callable[[Any], Any]
+    mode: Literal["max", "min"] = "max"
+
+    def of(self, metrics: Any) -> float:
+        """The measure as a number, larger is better; what is no number is the worst there is.
+
+        What `measure` raises comes out: a caller who has just got the metrics should know.
+        """
+        value = float(self.measure(metrics))
+        if math.isnan(value):
+            return -math.inf
+        return value if self.mode == "max" else -value
+
+    def of_stored(self, record: StepRecord) -> float | None:
+        """The measure of an old step, or None if it has no metrics that `measure` understands."""
+        if record.metrics is None:
+            return None
+        try:
+            return self.of(record.metrics)
+        except Exception as error:  # noqa: BLE001 - an old step's metrics must not fail a new save
+            _LOG.warning("metrics without meaning step=%d error=%r", record.step, error)
+            return None
+
+
+def best_record(history: Sequence[StepRecord], quality: Quality) -> StepRecord | None:
+    """The best step that has metrics, the newest among equals."""
+    ranked, _ = _rank(history, quality)
+    return ranked[-1] if ranked else None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ManagerRetention:
+    """The manager's options about keeping, as a policy: which of a history's steps live."""
+
+    max_to_keep: int | None
+    interval_ns: int | None = None
+    period: int | None = None
+    quality: Quality | None = None
+    keep_without_metrics: bool = True
+
+    def keep(self, history: Sequence[StepRecord]) -> set[int]:
+        """The steps that live; every other one may be removed."""
+        steps = {record.step for record in history}
+        if self.max_to_keep is None or len(steps) <= self.max_to_keep:
+            return steps
+        ranked, plain = _rank(history, self.quality)
+        line = ranked if self.keep_without_metrics else [*plain, *ranked]
+        spare = line[: max(0, len(line) - self.max_to_keep)]
+        members = self._interval_members(history)
+        return steps - {one.step for one in spare if not self._is_held(one, members)}
+
+    def _is_held(self, record: StepRecord, members: set[int]) -> bool:
+        if record.step in members:
+            reason = "begins an interval of keep_time_interval"
+        elif self.period and record.step % self.period == 0:
+            reason = f"keep_period={self.period} divides it"
+        else:
+            return False
+        _LOG.info("retention keeps step=%d: %s", record.step, reason)
+        return True
+
+    def _interval_members(self, history: Sequence[StepRecord]) -> set[int]:
+        """The first step, and each that comes at least the interval after the previous member."""
+        members: set[int] = set()
+        previous_ns: int | None = None
+        for record in _by_step(history) if self.interval_ns is not None else ():
+            if previous_ns is None or record.time_ns - previous_ns >= (self.interval_ns or 0):
+                members.add(record.step)
+                previous_ns = record.time_ns
+        return members
+
+
+def _rank(
+    history: Sequence[StepRecord], quality: Quality | None
+) -> tuple[list[StepRecord], list[StepRecord]]:
+    """Steps from worst to best, and those of which nobody knows how good they are."""
+    ordered = _by_step(history)
+    if quality is None:
+        return ordered, []
+    scored = [(quality.of_stored(record), record) for record in ordered]
+    plain = [record for score, record in scored if score is None]
+    known = [(score, record) for score, record in scored if score is not None]
+    return [record for _, record in sorted(known, key=lambda pair: pair[0])], plain
+
+
+def _by_step(history: Sequence[StepRecord]) -> list[StepRecord]:
+    return sorted(history, key=lambda record: record.step)

@@ -1,0 +1,183 @@
+"""Stored trees: an item on disk as the mirrored API shows it, and its way back into the program.
+
+Knows how targets, restore args and stored leaves are paired by the API's rules: structures must agree exactly, types
+need not, and empty containers of the target win. The reading itself is the engine's.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pertinax._core.load import Order, carry_out
+from pertinax._core.open import Found, Opened, check_step, detect_aside, open_item
+from pertinax._core.options import LoadOptions
+from pertinax._core.places import locate
+from pertinax._formats.ledger import LEDGER_FILE
+from pertinax._formats.metadata.names import OrbaxName, orbax_names
+from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax._store.contract import Store
+from pertinax._store.leftovers import parent_of
+from pertinax._tree.flatten import flatten
+from pertinax._tree.paths import Path, path_text, plain_path, text_path
+from pertinax._tree.rebuild import refill
+from pertinax._tree.skeleton import walk
+from pertinax.checkpoint._adapt.trees import align, empty_value, nest
+from pertinax.checkpoint._adapt.wishes import Translator
+from pertinax.checkpoint.type_handlers import RestoreArgs
+from pertinax.errors import CheckpointNotFound, Misfit, RestoreMismatch
+from pertinax.typing import PathLike
+
+_CAST: Final = LoadOptions(cast="lossy", shapes="fit")
+
+
+class StoredTree:
+    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an empty container."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self.leaves = opened.manifest.leaves
+        self.root = opened.manifest.root
+        texts = set(opened.manifest.values)
+        self.names: list[OrbaxName] = orbax_names(self.root, texts)
+        self.slots: list[int | None] = []
+        count = 0
+        for name in self.names:
+            is_leaf = name.node.kind == "leaf"
+            self.slots.append(count if is_leaf else None)
+            count += is_leaf
+
+    def nest(self, values: Sequence[Any]) -> Any:
+        """Dicts and lists with one of `values` for each leaf; empty containers as the API has them."""
+        at_slots = [
+            empty_value(name.node) if slot is None else values[slot]
+            for name, slot in zip(self.names, self.slots, strict=True)
+        ]
+        return nest(self.root, self.names, at_slots)
+
+    def read(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
+        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that cannot be."""
+        translator = Translator()
+        wishes = [translator.want(self.leaves[leaf], args) for leaf, args in wanted]
+        if translator.misfits:
+            raise RestoreMismatch(self.opened.path, translator.misfits, len(self.leaves))
+        orders = [Order(leaf, want.wish) for (leaf, _), want in zip(wanted, wishes, strict=True)]
+        values = carry_out(self.opened, orders, _CAST)
+        translator.report()
+        return [
+            value if want.finish is None else want.finish(value)
+            for value, want in zip(values, wishes, strict=True)
+        ]
+
+
+def open_tree(directory: PathLike) -> StoredTree:
+    """Open the item in `directory`, finished or not.
+
+    Raises `FileNotFoundError` if there is no tree in it, `CorruptCheckpoint` if it is not the one that was saved.
+    """
+    store, path = locate(directory)
+    stat = store.stat(path)
+    if stat is None:
+        raise CheckpointNotFound(2, "no directory to restore from", path)
+    detected = detect_aside(store, path)
+    if detected.kind not in ("pertinax", "orbax"):
+        raise CheckpointNotFound(2, f"No structure could be identified, for there is no {TREE_FILE}", path)
+    opened = open_item(store, path, path, detected.kind == "pertinax")
+    check_beside(store, path, LEDGER_FILE)
+    return StoredTree(opened)
+
+
+def check_beside(store: Store, directory: str, name: str) -> None:
+    """Compare a file of an item with what the ledger of its step, or of the item itself, says of it."""
+    parent, item = parent_of(directory), os.path.basename(directory)
+    for where, text in ((directory, name), (parent, f"{item}/{name}")):
+        if name != LEDGER_FILE or where == parent:
+            check_step(Found(store, where, where, detect_aside(store, where)), text)
+
+
+def restore_all(directory: PathLike, restore_args: Any = None) -> Any:
+    """The whole tree as dicts and lists; `restore_args` must be a tree like that, if given."""
+    stored = open_tree(directory)
+    count = len(stored.leaves)
+    args = [RestoreArgs()] * count
+    if restore_args is not None:
+        args = args_of(stored.nest(list(range(count))), restore_args)
+    return stored.nest(stored.read(list(enumerate(args))))
+
+
+def restore_into(directory: PathLike, item: Any, restore_args: Any = None, *, partial: bool = False) -> Any:
+    """A tree like `item`; of its leaves nothing but their places counts.
+
+    With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it lacks are left out.
+    Otherwise the first difference in structure is an error: `RestoreMismatch`, with all of them.
+    """
+    stored = open_tree(directory)
+    flat = flatten(item)
+    args = [RestoreArgs()] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
+    pairing = _Pairing(stored)
+    positions = [pairing.take(path) for path in flat.paths]
+    for path, node in walk(flat.root):
+        if node.kind != "leaf":
+            pairing.take(path)
+    if not partial:
+        pairing.refuse_differences()
+    out = list(flat.leaves)
+    wanted: list[tuple[int, RestoreArgs]] = []
+    places: list[int] = []
+    for i, position in enumerate(positions):
+        if position is None:
+            continue
+        leaf = stored.slots[position]
+        if leaf is None:
+            out[i] = empty_value(stored.names[position].node)
+        else:
+            places.append(i)
+            wanted.append((leaf, args[i]))
+    for i, value in zip(places, stored.read(wanted), strict=True):
+        out[i] = value
+    return refill(item, out)
+
+
+def args_of(tree: Any, restore_args: Any) -> list[RestoreArgs]:
+    """The restore args for each leaf of `tree`; whatever else stands there counts as the default."""
+    found = align(tree, restore_args, "restore_args")
+    return [args if isinstance(args, RestoreArgs) else RestoreArgs() for args in found]
+
+
+class _Pairing:
+    """Places of a target, each looked up among those of the stored tree."""
+
+    def __init__(self, stored: StoredTree) -> None:
+        self._stored = stored
+        self._plain = {plain_path(name.path): i for i, name in enumerate(stored.names)}
+        self._text: dict[tuple[str, ...], int] = {}
+        for i, name in enumerate(stored.names):
+            self._text.setdefault(text_path(name.path), i)
+        self._named = {name.keys: i for i, name in enumerate(stored.names)}
+        self._taken: set[int] = set()
+        self._absent: list[Path] = []
+
+    def take(self, path: Path) -> int | None:
+        """The position of the stored leaf or empty container at `path`, None if there is neither."""
+        text = text_path(path)
+        for table, key in ((self._plain, plain_path(path)), (self._text, text), (self._named, text)):
+            found = table.get(key)  # type: ignore[arg-type] - keys of each table are of its own type
+            if found is not None:
+                self._taken.add(found)
+                return found
+        self._absent.append(path)
+        return None
+
+    def refuse_differences(self) -> None:
+        """Raise `RestoreMismatch` if some place is on one side only."""
+        names = self._stored.names
+        misfits = [
+            Misfit(path_text(path), "not stored", "in the target", "structure mismatch: the target must not have it")
+            for path in self._absent
+        ]
+        misfits += [
+            Misfit(path_text(name.path), "stored", "not in target", "structure mismatch: the target must have it")
+            for i, name in enumerate(names)
+            if i not in self._taken
+        ]
+        if misfits:
+            raise RestoreMismatch(self._stored.opened.path, misfits, len(names))

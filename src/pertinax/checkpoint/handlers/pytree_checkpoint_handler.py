@@ -1,0 +1,162 @@
+"""The handler for trees of arrays and values, with a say in each leaf.
+
+Knows the arguments of the mirrored API, old and new. The work is done by the handler that it wraps.
+"""
+
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from pertinax.checkpoint._adapt.stored import restore_into
+from pertinax.checkpoint._adapt.threads import run_coroutine
+from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
+from pertinax.checkpoint.future import Future
+from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
+from pertinax.checkpoint.handlers.base_pytree_checkpoint_handler import (
+    BasePyTreeCheckpointHandler,
+    BasePyTreeRestoreArgs,
+    BasePyTreeSaveArgs,
+)
+from pertinax.checkpoint.options import MultiprocessingOptions
+from pertinax.checkpoint.tree import get_param_names
+
+_GB = 10**9
+
+
+class PyTreeCheckpointHandler(AsyncCheckpointHandler):
+    """Saves and restores trees; `SaveArgs` and `RestoreArgs` say what shall happen to each leaf."""
+
+    def __init__(
+        self,
+        aggregate_filename: str | None = None,
+        *,
+        save_concurrent_gb: float | None = None,
+        restore_concurrent_gb: float | None = None,
+        use_ocdbt: bool = True,
+        use_zarr3: bool = False,
+        multiprocessing_options: MultiprocessingOptions | None = None,
+        type_handler_registry: Any = None,
+        handler_impl: BasePyTreeCheckpointHandler | None = None,
+    ) -> None:
+        self._handler_impl = handler_impl or BasePyTreeCheckpointHandler(
+            save_concurrent_bytes=_bytes_of(save_concurrent_gb),
+            restore_concurrent_bytes=_bytes_of(restore_concurrent_gb),
+            use_ocdbt=use_ocdbt,
+            use_zarr3=use_zarr3,
+            multiprocessing_options=multiprocessing_options,
+            type_handler_registry=type_handler_registry,
+        )
+
+    def get_param_names(self, item: Any) -> Any:
+        """The name of each leaf of `item`, in a tree of the same structure."""
+        return get_param_names(item)
+
+    async def async_save(
+        self,
+        directory: epath.Path,
+        item: Any = None,
+        save_args: Any = None,
+        args: "PyTreeSaveArgs | None" = None,
+    ) -> list[Future] | None:
+        """Hold the tree's bytes and begin to write them.
+
+        Raises `ValueError` for an empty tree, a leaf that cannot be stored, or `save_args` of another structure.
+        """
+        _refuse_args_as(item)
+        given = args if args is not None else PyTreeSaveArgs(item, save_args)
+        return await self._handler_impl.async_save(
+            directory,
+            args=BasePyTreeSaveArgs(
+                given.item, given.save_args, given.ocdbt_target_data_file_size, given.enable_pinned_host_transfer
+            ),
+        )
+
+    def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
+        """As `async_save`, and wait for the files."""
+        for future in run_coroutine(self.async_save(directory, *args, **kwargs)) or ():
+            future.result()
+
+    def restore(
+        self,
+        directory: epath.Path,
+        item: Any = None,
+        restore_args: Any = None,
+        transforms: Any = None,
+        transforms_default_to_original: bool = True,
+        legacy_transform_fn: Any = None,
+        args: "PyTreeRestoreArgs | None" = None,
+    ) -> Any:
+        """The tree in `directory`: like the item if one is given, else dicts and lists.
+
+        With `transforms={}` the item may be part of the tree; what it has beside that stays as it is.
+        Raises `FileNotFoundError` if there is no tree, `ValueError` if it differs from the item.
+        """
+        _refuse_args_as(item)
+        given = args if args is not None else PyTreeRestoreArgs(
+            item, restore_args, transforms, transforms_default_to_original, legacy_transform_fn
+        )
+        if given.transforms or given.legacy_transform_fn is not None or not given.transforms_default_to_original:
+            raise NotImplementedError("transformations while restoring: restore, then transform the tree")
+        if given.transforms is not None and given.item is not None:
+            return restore_into(directory, given.item, given.restore_args, partial=True)
+        return self._handler_impl.restore(directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args))
+
+    def metadata(self, directory: epath.Path) -> Any:
+        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is no tree."""
+        return self._handler_impl.metadata(directory)
+
+    def finalize(self, directory: epath.Path) -> None:
+        """Finish what all processes have written."""
+        self._handler_impl.finalize(directory)
+
+    def close(self) -> None:
+        """Close the handler that does the work."""
+        self._handler_impl.close()
+
+
+def _bytes_of(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * _GB)
+
+
+def _refuse_args_as(item: Any) -> None:
+    if isinstance(item, CheckpointArgs):
+        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
+
+
+@register_with_handler(PyTreeCheckpointHandler, for_save=True)
+@dataclasses.dataclass
+class PyTreeSaveArgs(CheckpointArgs):
+    """A tree to save.
+
+    Attributes:
+        item: the tree.
+        save_args: a tree like it, with a `SaveArgs` for each leaf.
+        ocdbt_target_data_file_size: accepted; the engine writes one data file for each process.
+        enable_pinned_host_transfer: accepted; the engine chooses how bytes come from a device.
+    """
+
+    item: Any
+    save_args: Any = None
+    ocdbt_target_data_file_size: int | None = None
+    enable_pinned_host_transfer: bool = True
+
+
+@register_with_handler(PyTreeCheckpointHandler, for_restore=True)
+@dataclasses.dataclass
+class PyTreeRestoreArgs(CheckpointArgs):
+    """How to restore a tree.
+
+    Attributes:
+        item: a tree with the structure that the result shall have, None for that of the checkpoint.
+        restore_args: a tree like it, with a `RestoreArgs` for each leaf.
+        transforms: `{}` if the item is but a part of the tree; other transformations come later.
+        transforms_default_to_original: leaves without a transformation are taken as they are.
+        legacy_transform_fn: comes later.
+    """
+
+    item: Any = None
+    restore_args: Any = None
+    transforms: Any = None
+    transforms_default_to_original: bool = True
+    legacy_transform_fn: Any = None

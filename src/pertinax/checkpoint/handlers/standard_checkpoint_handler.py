@@ -1,0 +1,143 @@
+"""The handler for the state of a training run: a tree of arrays and numbers, restored into a tree like it.
+
+Knows which leaves it takes and what a target asks for. The work is done by the handler that it wraps.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from pertinax._tree.flatten import flatten
+from pertinax._tree.paths import path_text
+from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
+from pertinax.checkpoint._adapt.threads import run_coroutine
+from pertinax.checkpoint.checkpoint_utils import construct_restore_args
+from pertinax.checkpoint.future import Future
+from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
+    PyTreeCheckpointHandler,
+    PyTreeRestoreArgs,
+    PyTreeSaveArgs,
+)
+from pertinax.checkpoint.options import MultiprocessingOptions
+from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, SaveArgs
+
+
+class StandardCheckpointHandler(AsyncCheckpointHandler):
+    """Saves trees of arrays and numbers; restores them into the types, shapes and layouts of a target."""
+
+    def __init__(
+        self,
+        *,
+        save_concurrent_gb: float | None = 96,
+        restore_concurrent_gb: float | None = 96,
+        multiprocessing_options: MultiprocessingOptions | None = None,
+    ) -> None:
+        self._impl = PyTreeCheckpointHandler(
+            save_concurrent_gb=save_concurrent_gb,
+            restore_concurrent_gb=restore_concurrent_gb,
+            multiprocessing_options=multiprocessing_options,
+        )
+
+    async def async_save(
+        self,
+        directory: epath.Path,
+        item: Any = None,
+        save_args: Any = None,
+        args: "StandardSaveArgs | None" = None,
+    ) -> list[Future] | None:
+        """Hold the tree's bytes and begin to write them. Raises `ValueError` for what cannot be saved."""
+        given = _given(item, args, StandardSaveArgs(item, save_args))
+        if given.item is None:
+            raise ValueError("Must provide an item to save")
+        _check_leaves(given.item, (), "saved")
+        if given.save_args is not None:
+            _check_aggregate(given.save_args)
+        return await self._impl.async_save(directory, args=PyTreeSaveArgs(given.item, given.save_args))
+
+    def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
+        """As `async_save`, and wait for the files."""
+        for future in run_coroutine(self.async_save(directory, *args, **kwargs)) or ():
+            future.result()
+
+    def restore(
+        self, directory: epath.Path, item: Any = None, args: "StandardRestoreArgs | None" = None
+    ) -> Any:
+        """The tree in `directory`: as the target asks, or dicts and lists in the layouts that were saved.
+
+        Raises `FileNotFoundError` if there is no tree, `ValueError` if it does not fit the target.
+        """
+        given = _given(item, args, StandardRestoreArgs(item))
+        if given.item is None:
+            return self._impl.restore(directory, args=PyTreeRestoreArgs())
+        _check_leaves(given.item, (jax.ShapeDtypeStruct,), "restored")
+        restore_args = construct_restore_args(given.item)
+        if not given.strict:
+            restore_args = jax.tree.map(_loosen, restore_args)
+        return self._impl.restore(directory, args=PyTreeRestoreArgs(given.item, restore_args))
+
+    def metadata(self, directory: epath.Path) -> Any:
+        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is no tree."""
+        return self._impl.metadata(directory)
+
+    def finalize(self, directory: epath.Path) -> None:
+        """Finish what all processes have written."""
+        self._impl.finalize(directory)
+
+    def close(self) -> None:
+        """Close the handler that does the work."""
+        self._impl.close()
+
+
+def _given(item: Any, args: Any, otherwise: Any) -> Any:
+    if isinstance(item, CheckpointArgs):
+        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
+    return otherwise if args is None else args
+
+
+def _check_leaves(item: Any, also: Sequence[type], what: str) -> None:
+    flat = flatten(item)
+    allowed = (int, float, complex, np.number, np.bool_, np.ndarray, jax.Array, *also)
+    for leaf, path in zip(flat.leaves, flat.paths, strict=True):
+        if not isinstance(leaf, allowed):
+            raise ValueError(
+                f"Unsupported type: {type(leaf)} at {path_text(path)!r}: arrays and numbers can be {what} here, "
+                f"and PyTreeSave takes text as well"
+            )
+
+
+def _check_aggregate(save_args: Any) -> None:
+    for one in flatten(save_args).leaves:
+        if isinstance(one, SaveArgs) and one.aggregate:
+            raise ValueError("Unsupported option: SaveArgs.aggregate")
+
+
+def _loosen(args: Any) -> Any:
+    return dataclasses.replace(args, strict=False) if isinstance(args, ArrayRestoreArgs) else args
+
+
+@register_with_handler(StandardCheckpointHandler, for_save=True)
+@dataclasses.dataclass
+class StandardSaveArgs(CheckpointArgs):
+    """A tree of arrays and numbers to save; `save_args` is a tree like it, with a `SaveArgs` for each leaf."""
+
+    item: Any
+    save_args: Any = None
+
+
+@register_with_handler(StandardCheckpointHandler, for_restore=True)
+@dataclasses.dataclass
+class StandardRestoreArgs(CheckpointArgs):
+    """How to restore a tree.
+
+    Attributes:
+        item: the target: arrays, numbers or `jax.ShapeDtypeStruct`s; None for the tree as it was saved.
+        strict: whether an array of another shape than the target's is an error; if not, it is cut or padded.
+    """
+
+    item: Any = None
+    strict: bool = True

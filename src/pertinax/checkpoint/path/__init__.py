@@ -1,0 +1,5 @@
+"""Paths of checkpoints. Knows the names of its modules; knows nothing of what they do."""
+
+from pertinax.checkpoint.path import step as step
+
+__all__ = ["step"]

@@ -1,0 +1,375 @@
+"""Steps on disk: how their directories are called, found and judged finished.
+
+Knows names, formats of names and the marks of unfinished directories. Knows nothing of what a step
+holds, nor who keeps it.
+"""
+
+import concurrent.futures
+import dataclasses
+import datetime
+import functools
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
+
+from etils import epath
+
+from pertinax._core.places import locate
+from pertinax._formats.metadata.commit import COMMIT_FILE
+from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, decode_step
+from pertinax._steps.naming import PlainNaming
+from pertinax._store.leftovers import find_visible, parse_leftover, remove_tree
+from pertinax._store.owner import TMP_MARK, owner_alive
+
+_LOG: Final = logging.getLogger(__name__)
+
+TMP_DIR_SUFFIX: Final = TMP_MARK
+TMP_DIR_STEP_PATTERN: Final = r"(?:[^_]+_)?(\d+)\.orbax-checkpoint-tmp-\d+"
+WORLD_READABLE_MODE: Final = 0o777
+_COMMIT_SUCCESS_FILE: Final = COMMIT_FILE
+# Recent Orbax writes nothing behind the word, so the final dash is no part of the test.
+_UNFINISHED: Final = TMP_DIR_SUFFIX.rstrip("-")
+
+MetadataT = TypeVar("MetadataT", bound="Metadata")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """A finished step: its number and where it lies. Times are read when asked for, once.
+
+    Attributes:
+        step: the number.
+        path: the directory.
+    """
+
+    step: int
+    path: epath.Path
+
+    @functools.cached_property
+    def _note(self) -> StepMetadata:
+        try:
+            return decode_step((epath.Path(self.path) / STEP_FILE).read_bytes())
+        except OSError:
+            return StepMetadata()
+
+    @property
+    def init_timestamp_nsecs(self) -> int | None:
+        """When the save began, in nanoseconds since the epoch, if the step says so."""
+        return self._note.init_timestamp_nsecs
+
+    @property
+    def commit_timestamp_nsecs(self) -> int | None:
+        """When the save became visible, in nanoseconds since the epoch, if the step says so."""
+        return self._note.commit_timestamp_nsecs
+
+    @functools.cached_property
+    def commit_timestamp(self) -> datetime.datetime:
+        """When the save became visible (UTC); the age of the directory where nothing says so."""
+        stamp = self.commit_timestamp_nsecs
+        seconds = epath.Path(self.path).stat().mtime if stamp is None else stamp / 1e9
+        return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
+
+
+@runtime_checkable
+class NameFormat(Protocol[MetadataT]):
+    """How steps are called, and how they are found again."""
+
+    def build_name(self, step: int) -> str:
+        """The directory name of `step`. A format that only reads may raise."""
+        ...
+
+    def find_all(self, base_path: epath.PathLike) -> Iterator[MetadataT]:
+        """All finished steps under `base_path`, in any order."""
+        ...
+
+    def find_step(self, base_path: epath.PathLike, step: int) -> MetadataT:
+        """The finished `step`. Raises `ValueError` if there is none."""
+        ...
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _StandardNameFormat(NameFormat[Metadata]):
+    step_prefix: str | None = None
+    step_format_fixed_length: int | None = None
+
+    def build_name(self, step: int) -> str:
+        return self._naming.name(int(step))
+
+    def find_all(self, base_path: epath.PathLike) -> Iterator[Metadata]:
+        base = epath.Path(base_path)
+        for name, is_dir in _children(base):
+            step = self._naming.step(name) if is_dir else None
+            if step is not None and (not is_gcs_path(base) or _has_marker(base / name)):
+                yield Metadata(step, base / name)
+
+    def find_step(self, base_path: epath.PathLike, step: int) -> Metadata:
+        path = build_step_path(base_path, self, step)
+        if not path.is_dir() or not is_checkpoint_finalized(path):
+            raise ValueError(
+                f"No finished step path found: step={step}, expected directory {path.name!r} "
+                f"by {self} in {epath.Path(base_path)}"
+            )
+        return Metadata(int(step), path)
+
+    @property
+    def _naming(self) -> PlainNaming:
+        return PlainNaming(self.step_prefix, self.step_format_fixed_length)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _CompositeNameFormat(NameFormat[Metadata]):
+    write_name_format: NameFormat[Any]
+    read_name_formats: Sequence[NameFormat[Any]]
+
+    def __post_init__(self) -> None:
+        if self.write_name_format not in self.read_name_formats:
+            raise ValueError(
+                f"write_name_format={self.write_name_format} must be one of "
+                f"read_name_formats={self.read_name_formats}: what is written must be found again"
+            )
+
+    def build_name(self, step: int) -> str:
+        return self.write_name_format.build_name(step)
+
+    def find_all(self, base_path: epath.PathLike) -> Iterator[Metadata]:
+        seen: set[str] = set()
+        for read_format in self.read_name_formats:
+            for found in read_format.find_all(base_path):
+                if os.fspath(found.path) not in seen:
+                    seen.add(os.fspath(found.path))
+                    yield found
+
+    def find_step(self, base_path: epath.PathLike, step: int) -> Metadata:
+        reasons: list[str] = []
+        for read_format in self.read_name_formats:
+            try:
+                return read_format.find_step(base_path, step)
+            except ValueError as error:
+                reasons.append(str(error))
+        raise ValueError("\n".join(reasons))
+
+
+def standard_name_format(
+    step_prefix: str | None = None, step_format_fixed_length: int | None = None
+) -> NameFormat[Metadata]:
+    """Names of an optional prefix, an underscore and the number, padded with zeros if so wished."""
+    return _StandardNameFormat(step_prefix, step_format_fixed_length)
+
+
+def composite_name_format(
+    write_name_format: NameFormat[Any], read_name_formats: Sequence[NameFormat[Any]]
+) -> NameFormat[Metadata]:
+    """Write under one format and find what any of several wrote, the first one winning.
+
+    Raises `ValueError` if `write_name_format` is not among `read_name_formats`.
+    """
+    return _CompositeNameFormat(write_name_format, tuple(read_name_formats))
+
+
+# ------------------------------------------------------------------------------------------ finding
+
+
+def build_step_path(base_path: epath.PathLike, name_format: NameFormat[Any], step: int) -> epath.Path:
+    """Where `step` lies, or would lie."""
+    return epath.Path(base_path) / name_format.build_name(step)
+
+
+def build_step_metadatas(
+    step_paths: Iterator[epath.Path], build_metadata: Callable[[epath.Path], MetadataT | None]
+) -> Iterator[MetadataT]:
+    """Apply `build_metadata` to all paths at once; what is not None, in the order of completion."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for future in concurrent.futures.as_completed(
+            [pool.submit(build_metadata, path) for path in step_paths]
+        ):
+            built = future.result()
+            if built is not None:
+                yield built
+
+
+def step_prefix_with_underscore(step_prefix: str | None) -> str:
+    """What stands before the number."""
+    return "" if step_prefix is None else f"{step_prefix}_"
+
+
+def latest_step_metadata(
+    root_path: epath.PathLike, name_format: NameFormat[MetadataT]
+) -> MetadataT | None:
+    """The step with the largest number, or None. Among equal numbers the last name counts."""
+    found = name_format.find_all(root_path)
+    return max(found, key=lambda one: (one.step, one.path.name), default=None)
+
+
+def step_metadata_of_checkpoint_path(
+    checkpoint_path: epath.PathLike, name_format: NameFormat[MetadataT]
+) -> MetadataT:
+    """The step whose directory is `checkpoint_path`. Raises `ValueError` if it is none."""
+    path = epath.Path(checkpoint_path)
+    for found in name_format.find_all(path.parent):
+        if found.path.name == path.name:
+            return found
+    raise ValueError(f"Failed to resolve step metadata of checkpoint path: {path} by {name_format}")
+
+
+def find_step_path(
+    base_path: epath.PathLike,
+    name_format: NameFormat[Any],
+    *,
+    step: int,
+    include_uncommitted: bool = False,
+) -> epath.Path:
+    """Where `step` lies. With `include_uncommitted`, an unfinished save of it comes first.
+
+    Raises `ValueError` if there is neither.
+    """
+    if include_uncommitted:
+        base, name = epath.Path(base_path), name_format.build_name(step)
+        if is_gcs_path(base) and (base / name).exists():
+            return base / name
+        started = sorted(child for child, _ in _children(base) if child.startswith(name + _UNFINISHED))
+        if started:
+            return base / started[0]
+    return name_format.find_step(base_path, step).path
+
+
+def get_save_directory(
+    step: int,
+    directory: epath.PathLike | None,
+    name: str | None = None,
+    step_prefix: str | None = None,
+    override_directory: epath.PathLike | None = None,
+    step_format_fixed_length: int | None = None,
+    step_name_format: NameFormat[Any] | None = None,
+) -> epath.Path:
+    """The directory of a step, or of the item `name` in it.
+
+    `override_directory` stands for the step's directory. Raises `ValueError` without `directory`.
+    """
+    if directory is None:
+        raise ValueError("directory cannot be None")
+    if override_directory is not None:
+        found = epath.Path(override_directory)
+    else:
+        chosen = step_name_format or standard_name_format(step_prefix, step_format_fixed_length)
+        found = build_step_path(directory, chosen, step)
+    return found if name is None else found / name
+
+
+# ----------------------------------------------------------------------------------------- finality
+
+
+def is_gcs_path(path: epath.Path) -> bool:
+    """Whether `path` lies in an object store, where names cannot be changed."""
+    return path.as_posix().startswith("gs://")
+
+
+def is_tmp_checkpoint(path: epath.PathLike) -> bool:
+    """Whether `path` is the directory of a save that was not published.
+
+    Raises `ValueError` if nothing is there.
+    """
+    where = epath.Path(path)
+    if not where.exists():
+        raise ValueError(f"Path {where} does not exist.")
+    if not where.is_dir():
+        return False
+    return (is_gcs_path(where) and not _has_marker(where)) or _UNFINISHED in where.name
+
+
+def is_checkpoint_finalized(path: epath.PathLike) -> bool:
+    """Whether the checkpoint at `path` was published.
+
+    Raises `ValueError` if no directory is there.
+    """
+    where = epath.Path(path)
+    if not where.exists():
+        raise ValueError(f"Path {where} does not exist.")
+    if not where.is_dir():
+        raise ValueError(f"Path {where} is not a directory. Not a valid checkpoint")
+    if is_gcs_path(where) and not _has_marker(where):
+        _LOG.warning(
+            "unfinished checkpoint path=%s: it has no file %s. If it was copied from elsewhere and "
+            "is known to be whole, add that file",
+            where,
+            _COMMIT_SUCCESS_FILE,
+        )
+        return False
+    return _UNFINISHED not in where.name
+
+
+def tmp_checkpoints(checkpoint_dir: epath.PathLike) -> list[str]:
+    """The names in `checkpoint_dir` that belong to saves that were not published."""
+    base = epath.Path(checkpoint_dir)
+    names = sorted(name for name, is_dir in _children(base) if is_dir)
+    return [name for name in names if is_tmp_checkpoint(base / name)]
+
+
+def cleanup_tmp_directories(
+    directory: epath.PathLike,
+    primary_host: int | None = 0,
+    active_processes: set[int] | None = None,
+    barrier_sync_key_prefix: str | None = None,
+) -> None:
+    """Remove what unpublished saves left in `directory`, except those of processes that live."""
+    base = epath.Path(directory)
+    for name in tmp_checkpoints(base):
+        store, path = locate(base / name)
+        leftover = parse_leftover(path)
+        if leftover is not None and owner_alive(leftover.token) is True:
+            continue
+        if leftover is not None and leftover.replaced and find_visible(store, leftover.final) == path:
+            continue  # not litter: for now it is the checkpoint
+        remove_tree(store, path)
+
+
+def _has_marker(path: epath.Path) -> bool:
+    return (path / _COMMIT_SUCCESS_FILE).exists()
+
+
+def _children(base: epath.Path) -> list[tuple[str, bool]]:
+    """Name and whether it is a directory, by one listing."""
+    if "://" in os.fspath(base):
+        return [(child.name, child.is_dir()) for child in base.iterdir()]
+    with os.scandir(os.fspath(base)) as entries:
+        return [(entry.name, entry.is_dir()) for entry in entries]
+
+
+# ---------------------------------------------------------------------------------- names we are told
+
+
+_PLAIN_NAME: Final = re.compile(r"(?:[^_]+_)?(\d+)")
+_LISTED_NAME: Final = re.compile(r"(?:.*_)?(\d+)")
+
+
+def step_from_checkpoint_name(name: str) -> int:
+    """The number in the name of a step, finished or not. Raises `ValueError` if there is none."""
+    match = _PLAIN_NAME.fullmatch(name) or re.fullmatch(TMP_DIR_STEP_PATTERN, name)
+    if match is None:
+        raise ValueError(f"Unrecognized name format: {name}.")
+    return int(match[1])
+
+
+def checkpoint_steps_paths(checkpoint_dir: epath.PathLike) -> list[epath.Path]:
+    """Finished directories whose names end like a step's. Raises `ValueError` without the root."""
+    base = epath.Path(checkpoint_dir)
+    if not base.exists():
+        raise ValueError(f"Path {base} does not exist.")
+    names = [n for n, is_dir in _children(base) if is_dir and _LISTED_NAME.fullmatch(n)]
+    return [base / n for n in names if not is_gcs_path(base) or _has_marker(base / n)]
+
+
+def checkpoint_steps(
+    checkpoint_dir: epath.PathLike, single_host_load_and_broadcast: bool = False
+) -> list[int]:
+    """The numbers of all finished steps, in no order."""
+    found = (_LISTED_NAME.fullmatch(path.name) for path in checkpoint_steps_paths(checkpoint_dir))
+    return [int(match[1]) for match in found if match is not None]
+
+
+def any_checkpoint_step(checkpoint_dir: epath.PathLike) -> int | None:
+    """Some finished step, or None."""
+    return next(iter(checkpoint_steps(checkpoint_dir)), None)

@@ -1,0 +1,94 @@
+"""An independent reader, written from the page on the ledger, agrees with what was saved.
+
+Knows `ledger_reader` and trees. Knows nothing of how pertinax reads.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import pertinax
+from tests.docs import ledger_reader
+
+
+def state() -> dict[Any, Any]:
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    spread = NamedSharding(mesh, PartitionSpec("a", "b"))
+    rng = np.random.default_rng(0)
+    return {
+        "sharded": jax.device_put(rng.normal(size=(8, 6)).astype(np.float32), spread),
+        "large": jnp.asarray(rng.normal(size=(700, 600)), jnp.float32),
+        "half": jnp.arange(5, dtype=jnp.bfloat16),
+        "narrow": np.arange(4).astype(ml_dtypes.uint4),
+        "foreign order": np.arange(3, dtype=">f4"),
+        "days": np.array(["2026-01-01", "NaT"], "datetime64[D]"),
+        "scalar": np.float32(2.5),
+        "empty": np.zeros((0, 3), np.int8),
+        "keys": jax.random.split(jax.random.key(3), 2),
+        "plain": [True, 7, -2.5, 1 + 2j, "text", b"bytes", None, 2**70],
+        3: (np.int64(4), {"inner": ()}),
+    }
+
+
+def same(read: Any, saved: Any) -> None:
+    if isinstance(saved, dict):
+        assert list(read) == list(saved)
+        for key, value in saved.items():
+            same(read[key], value)
+    elif isinstance(saved, list | tuple):
+        assert type(read) is type(saved)
+        for one, other in zip(read, saved, strict=True):
+            same(one, other)
+    elif isinstance(saved, jax.Array) and jnp.issubdtype(saved.dtype, jax.dtypes.prng_key):
+        impl, data = read
+        assert impl == "threefry2x32"
+        same(data, np.asarray(jax.random.key_data(saved)))
+    elif isinstance(saved, jax.Array | np.ndarray | np.generic):
+        saved = np.asarray(saved)
+        assert read.dtype == saved.dtype
+        assert read.shape == saved.shape
+        assert np.asarray(read).tobytes() == saved.tobytes()
+    else:
+        assert type(read) is type(saved)
+        assert read == saved
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("chunk_bytes", [None, 64])
+def test_the_reader_of_the_page_reads_what_we_write(
+    tmp_path: Path, compression: Any, chunk_bytes: int | None
+) -> None:
+    if chunk_bytes is not None:
+        chunk_bytes = 4096 if compression == "zstd" else chunk_bytes * 64
+    saved = state()
+    pertinax.save(tmp_path / "a", saved, compression=compression, chunk_bytes=chunk_bytes)
+    same(ledger_reader.read(tmp_path / "a"), saved)
+
+
+def test_the_reader_of_the_page_reads_a_step_of_a_manager(tmp_path: Path) -> None:
+    with pertinax.Manager(tmp_path) as manager:
+        manager.save(7, state(), metrics={"loss": 0.5})
+    same(ledger_reader.read(tmp_path / "7")["default"], state())
+
+
+def test_the_reader_of_the_page_notices_a_flipped_bit(tmp_path: Path) -> None:
+    pertinax.save(tmp_path / "a", {"w": np.arange(1000.0)})
+    (file,) = (tmp_path / "a" / "d").iterdir()
+    content = bytearray(file.read_bytes())
+    content[77] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="block at 0 is damaged"):
+        ledger_reader.read(tmp_path / "a")
+
+
+def test_the_reader_stays_a_short_program_of_its_own() -> None:
+    text = Path(ledger_reader.__file__).read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    assert "import pertinax" not in text
+    assert "from pertinax" not in text
