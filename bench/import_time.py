@@ -1,28 +1,31 @@
 """How much longer `import pertinax` takes than `import jax` alone.
 
-Each is imported in a fresh process, in pairs; the clock runs inside the process, so that starting
-Python does not count. Prints milliseconds: median of the differences.
+JAX is imported first, then the clock starts: what pertinax shares with JAX costs nothing, what it
+needs beyond does, and neither the start of Python nor JAX's own import adds noise. Every sample is
+a fresh process. Prints milliseconds: the median.
 """
 
 import statistics
 import subprocess
 import sys
 
-PAIRS = 11
-_CODE = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+TIMES = 11
+_CODE = """
+import time, jax
+began = time.perf_counter()
+import pertinax
+print(time.perf_counter() - began)
+"""
 
 
-def import_seconds(statement: str) -> float:
-    """Seconds that the statement takes in a fresh process."""
-    command = [sys.executable, "-c", _CODE.format(statement)]
+def measure(times: int = TIMES) -> list[float]:
+    """For each process, the seconds of `import pertinax` after `import jax`."""
+    return [_once() for _ in range(times + 1)][1:]  # the first one writes byte code
+
+
+def _once() -> float:
+    command = [sys.executable, "-c", _CODE]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def measure(pairs: int = PAIRS) -> list[float]:
-    """For each pair of processes, the seconds beyond `import jax`."""
-    import_seconds("import jax; import pertinax")  # byte code and page cache
-    both = "import jax; import pertinax"
-    return [import_seconds(both) - import_seconds("import jax") for _ in range(pairs)]
 
 
 if __name__ == "__main__":

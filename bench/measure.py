@@ -49,7 +49,7 @@ def check(found: Any, state: Any, target: Any) -> None:
     pairs = zip(*(jax.tree.leaves(tree) for tree in (found, state, target)), strict=True)
     for got, wanted, spec in pairs:
         assert isinstance(got, jax.Array)
-        assert got.dtype == wanted.dtype and got.shape == wanted.shape, (got, wanted)
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), (got, wanted)
         assert got.sharding.is_equivalent_to(spec.sharding, got.ndim), (got.sharding, spec.sharding)
         one, other = (np.asarray(a).reshape(-1).view(np.uint8) for a in (got, wanted))
         assert np.array_equal(one, other), "wrong values"

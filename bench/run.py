@@ -104,7 +104,7 @@ def _workload(name: str, args: argparse.Namespace) -> Any:
 
 def _script(name: str, args: argparse.Namespace) -> list[float]:
     if name == "import":
-        return import_time.measure(3 if args.quick else import_time.PAIRS)
+        return import_time.measure(3 if args.quick else import_time.TIMES)
     command = [sys.executable, f"{HERE}/describe.py", "--json", "--dir", args.dir]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     text = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)

@@ -78,13 +78,28 @@ class Trainer:
             return None
         # Hold it still and look again: if the save was published meanwhile, wait for the next.
         self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            return None
         caught = [draft for draft in drafts_in(self.root) if is_half_written(draft)]
         if caught:
             self.kill()
             return caught[0]
         self.process.send_signal(signal.SIGCONT)
         return None
+
+    def finish(self, screen: Screen) -> None:
+        """Let it run to its end, and tell its last words."""
+        try:
+            for _ in self.watch(screen):
+                pass
+        finally:
+            self.kill()
+        if self.step < self.steps:
+            raise SystemExit(f"somebody else killed the training after step {self.step}")
+        screen.say(f"Ended with a loss of {self.losses[self.step]:.4f}.")
+        screen.say(self._output.read_text().splitlines()[-1])
 
     def kill(self) -> None:
         """SIGKILL: no cleaning up, no last words."""
@@ -117,12 +132,7 @@ def is_half_written(draft: Path) -> bool:
 def train_undisturbed(options: argparse.Namespace, screen: Screen) -> Trainer:
     """Chapter one: nothing happens."""
     trainer = Trainer(options.output / "undisturbed", "undisturbed", options)
-    try:
-        for _ in trainer.watch(screen):
-            pass
-    finally:
-        trainer.kill()
-    screen.say(f"Done, with a loss of {trainer.losses[options.steps]:.4f}.")
+    trainer.finish(screen)
     return trainer
 
 
@@ -165,16 +175,11 @@ def step_of(draft: Path) -> int:
 def train_on(options: argparse.Namespace, screen: Screen) -> Trainer:
     """Chapter three: the same command again."""
     trainer = Trainer(options.output / "interrupted", "resumed", options)
-    try:
-        for _ in trainer.watch(screen):
-            pass
-    finally:
-        trainer.kill()
+    trainer.finish(screen)
     left = drafts_in(trainer.root)
     if left:
         raise SystemExit(f"the dead program's draft is still there: {left[0].name}")
-    first = min(trainer.losses)
-    screen.say(f"Went on with step {first} and cleaned up. Loss {trainer.losses[trainer.step]:.4f}.")
+    screen.say(f"It removed the unfinished save, and went on with step {min(trainer.losses)}.")
     return trainer
 
 
@@ -222,13 +227,8 @@ def tell(options: argparse.Namespace, screen: Screen) -> bool:
 
     picture = options.output / "loss.png"
     saves = tuple(range(options.save_every, options.steps + 1, options.save_every))
-    draw(
-        Story(
-            calm.losses, killed.losses, resumed.losses, saves, step_of(draft), newest,
-            count - len(differing),
-        ),  # fmt: skip
-        picture,
-    )
+    runs = (calm.losses, killed.losses, resumed.losses)
+    draw(Story(*runs, saves, step_of(draft), newest, count - len(differing)), picture)
     if differing:
         screen.end(f"NOT equal to the undisturbed run: {', '.join(differing)}", good=False)
         return False

@@ -70,8 +70,7 @@ def _draw_whole(axes: Any, story: Story) -> None:
     axes.set_ylim(low, high * 1.6)
     axes.axvline(story.killed_after, color=BEFORE, lw=1, ls=(0, (2, 2)))
     axes.annotate(
-        f"SIGKILL after step {story.killed_after},\n"
-        f"checkpoint {story.draft_step} half written",
+        f"SIGKILL after step {story.killed_after},\ncheckpoint {story.draft_step} half written",
         (story.killed_after, high * 1.25),
         xytext=(8, 0),
         textcoords="offset points",
@@ -119,9 +118,7 @@ def _draw_close(axes: Any, story: Story) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low - (high - low) * 0.08, high + (high - low) * 0.42)
     top = axes.get_ylim()[1]
-    axes.axvspan(
-        story.resumed_from + 0.5, story.killed_after + 0.5, color=BEFORE, alpha=0.09, lw=0
-    )
+    axes.axvspan(story.resumed_from + 0.5, story.killed_after + 0.5, color=BEFORE, alpha=0.09, lw=0)
     axes.axvline(story.killed_after + 0.5, color=BEFORE, lw=1, ls=(0, (2, 2)))
     axes.axvline(story.resumed_from + 0.5, color=AFTER, lw=1, ls=(0, (2, 2)))
     note = {"textcoords": "offset points", "va": "top", "fontsize": 9.5}

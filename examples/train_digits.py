@@ -2,14 +2,16 @@
 
     python examples/train_digits.py runs/digits --steps 200
 
-Run it twice and the second run has nothing left to do; kill it at any time, start it again, and it goes on from the
-newest checkpoint and ends with the same weights, bit for bit. For that, everything that decides the future is in the
-state: parameters, optimizer, random key, and the order of the data with the position in it.
+Run it twice and the second run has nothing left to do. Kill it at any time, start it again, and it
+goes on from the newest checkpoint and ends with the same weights, bit for bit. For that, everything
+that decides the future is in the state: parameters, optimizer, random key, and the order of the
+data with the position in it.
 
 Knows JAX, Optax and `pertinax.Manager`. Knows nothing of the demo that runs and kills it.
 """
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import pertinax
+from pertinax.policies import Best, Latest
 
 BATCH = 64
 HELD_OUT = 297
@@ -67,7 +70,7 @@ def logits_of(params: dict[str, dict[str, jax.Array]], images: jax.Array) -> jax
 
 
 @partial(jax.jit, donate_argnums=(0, 1))
-def update(params, optimizer, key, images, labels):  # noqa: D103 - one gradient step
+def update(params, optimizer, key, images, labels):
     key, noise_key = jax.random.split(key)
     noisy = images + 0.2 * jax.random.normal(noise_key, images.shape)
 
@@ -100,28 +103,31 @@ def accuracy(params: dict[str, dict[str, jax.Array]], data: tuple[np.ndarray, np
     return float(jnp.mean(jnp.argmax(logits_of(params, images), axis=1) == labels))
 
 
-def main() -> None:  # noqa: D103
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="directory of the checkpoints")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save-every", type=int, default=20)
     parser.add_argument("--width", type=int, default=1024, help="of the hidden layers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, help="file to append 'step loss' lines to")
+    parser.add_argument("--log", default=os.devnull, help="file to append 'step loss' lines to")
     options = parser.parse_args()
 
     training, held_out = read_digits()
     state = fresh_state(options.width, len(training[0]), options.seed)
-    log = open(options.log or "/dev/null", "a", buffering=1, encoding="utf-8")
-    keep = pertinax.Latest(3) | pertinax.Best(1, "loss", "min")
-    with log, pertinax.Manager(options.root, save=options.save_every, keep=keep) as manager:
+    keep = Latest(3) | Best(1, "loss")
+    with (
+        open(options.log, "a", buffering=1) as log,
+        pertinax.Manager(options.root, save=options.save_every, keep=keep) as manager,
+    ):
         begun_at, state = manager.resume(state)
-        print(f"begins at step {begun_at}", flush=True)
+        print(f"begins after step {begun_at}", flush=True)
         for step in range(begun_at + 1, options.steps + 1):
             state, loss = train_step(state, training)
             print(step, loss, file=log)
             manager.save(step, state, metrics={"loss": loss})
-    print(f"step {options.steps}: {accuracy(state.params, held_out):.1%} of held-out digits read rightly")
+    share = accuracy(state.params, held_out)
+    print(f"Step {options.steps}: {share:.1%} of unseen digits are read rightly.")
 
 
 if __name__ == "__main__":

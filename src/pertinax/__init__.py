@@ -10,6 +10,7 @@ Training loops use `Manager`; programs written for Orbax use `pertinax.checkpoin
 """
 
 from pertinax import errors as errors
+from pertinax import policies as policies
 from pertinax._core.describe import Description as Description
 from pertinax._core.describe import describe as describe
 from pertinax._core.load import load as load
@@ -18,4 +19,5 @@ from pertinax._core.save import save as save
 from pertinax._core.save import save_async as save_async
 from pertinax._core.verify import Verification as Verification
 from pertinax._core.verify import verify as verify
+from pertinax._steps.manager import Manager as Manager
 from pertinax._version import VERSION as __version__

@@ -1,6 +1,6 @@
-"""A reader of checkpoints written from `docs/formats/ledger.md` alone: the page is true as long as this works.
+"""A reader written from `docs/formats/ledger.md` alone: the page is true as long as this works.
 
-Knows what the page says, numpy, JSON and CRC-32C. Knows nothing of pertinax and imports nothing of it.
+Knows what the page says, numpy, JSON and CRC-32C. Knows nothing of pertinax.
 """
 
 import base64
@@ -81,13 +81,15 @@ def array_of(spec: dict[str, Any], pieces: dict[int, bytes]) -> np.ndarray:
     shape, chunk_shape = spec["shape"], spec["chunk_shape"]
     grid = [-(-n // c) for n, c in zip(shape, chunk_shape, strict=True)]
     check(sorted(pieces) == list(range(math.prod(grid))), "chunks are missing")
-    out = np.zeros([n * c for n, c in zip(grid, chunk_shape, strict=True)], dtype_of(spec["storage_dtype"]))
+    out = np.zeros(
+        [n * c for n, c in zip(grid, chunk_shape, strict=True)], dtype_of(spec["storage_dtype"])
+    )
     for ordinal, data in pieces.items():
-        if spec["codec"] == "zstd":
-            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        zipped = spec["codec"] == "zstd"
+        raw = zstandard.ZstdDecompressor().decompressobj().decompress(data) if zipped else data
         index = np.unravel_index(ordinal, grid) if grid else ()
         where = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunk_shape, strict=True))
-        out[where] = np.frombuffer(data, out.dtype.newbyteorder("<")).reshape(chunk_shape)
+        out[where] = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(chunk_shape)
     out = np.ascontiguousarray(out[tuple(slice(n) for n in shape)]).reshape(shape)
     dtype = dtype_of(spec["dtype"])
     return out.astype(dtype) if dtype.str[0] == ">" else out.view(dtype)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pertinax._core.match import stored_text, visible_shape
-from pertinax._core.open import Found, find, open_checkpoint
+from pertinax._core.open import Found, find, open_checkpoint, read_settled
 from pertinax._formats.manifest import Manifest, StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
@@ -95,6 +95,10 @@ def describe(path: PathLike, *, item: str | None = None, store: Store | None = N
 
     >>> print(pertinax.describe("runs/first"))
     """
+    return read_settled(path, store, lambda: _describe(path, item, store))
+
+
+def _describe(path: PathLike, item: str | None, store: Store | None) -> Description:
     found = find(path, store)
     opened = open_checkpoint(path, item, store)
     manifest = opened.manifest

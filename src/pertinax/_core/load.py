@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Sharding
 from numpy.typing import NDArray
 
+from pertinax._core.casts import cast_array, family
 from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.match import describe_misfits, fit, pair
-from pertinax._core.open import Opened, open_checkpoint
+from pertinax._core.open import Opened, open_checkpoint, read_settled
 from pertinax._core.options import Arrays, Cast, Extra, LoadOptions, Missing, Shapes
 from pertinax._device.place import BoxesWanted, Parts, place, view_as
 from pertinax._device.shardings import sharding_from_text
@@ -26,6 +27,7 @@ from pertinax._plan.boxes import Box, Shape
 from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
 from pertinax._tree.quiet import collector_paused
+from pertinax._tree.paths import path_text
 from pertinax._tree.rebuild import ABSENT, rebuild, refill
 from pertinax._tree.select import select_paths
 from pertinax.errors import InvalidOption, Misfit, RestoreMismatch, UnsupportedLeaf
@@ -81,11 +83,15 @@ def load(
     options = LoadOptions(missing, extra, cast, shapes, mmap, arrays)
     if target is not None and sharding is not None:
         raise InvalidOption("sharding= is for loads without a target: give the target's leaves their shardings")
-    opened = open_checkpoint(path, item, store)
-    with collector_paused(len(opened.manifest.leaves)):
-        if target is None:
-            return _load_all(opened, select, sharding, options)
-        return _load_into(opened, target, select, options)
+
+    def read() -> PyTree:
+        opened = open_checkpoint(path, item, store)
+        with collector_paused(len(opened.manifest.leaves)):
+            if target is None:
+                return _load_all(opened, select, sharding, options)
+            return _load_into(opened, target, select, options)
+
+    return read_settled(path, store, read)
 
 
 class Order(NamedTuple):
@@ -266,8 +272,10 @@ def _inside(box: Box, shape: Shape) -> Box:
 def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDArray[Any]:
     """Stored elements in the dtype and shape that the reader wants."""
     array = view_as(array, numpy_dtype(leaf.dtype))
+    if wish.kind == "int" and family(leaf.dtype) == "float" and not np.isfinite(array).all():
+        raise UnsupportedLeaf(f"leaf {path_text(leaf.path)!r} is {array.item()}, and no int can be: give a float")
     if wish.dtype is not None and wish.dtype != leaf.dtype:
-        array = array.astype(numpy_dtype(wish.dtype))
+        array = cast_array(array, wish.dtype)
     if array.shape == box.shape:
         return array
     out = np.frombuffer(fresh_buffer(box.size * array.itemsize), array.dtype).reshape(box.shape)

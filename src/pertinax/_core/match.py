@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from pertinax._core.casts import family, is_lossless
 from pertinax._core.options import LoadOptions
 from pertinax._device.wishes import Wish, narrowed_by_jax
 from pertinax._formats.manifest import StoredLeaf
-from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
 from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax.errors import Misfit
 
 _NUMBERS = ("jax", "numpy", "generic", "bool", "int", "float", "complex")
-_SCALARS = {"bool": "b", "int": "iu", "float": "fV", "complex": "c"}
+_SCALARS = ("bool", "int", "float", "complex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +129,11 @@ def _kind_misfit(leaf: StoredLeaf, wish: Wish) -> str | None:
 
 def _dtype_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | None:
     if wish.kind in _SCALARS:
-        if leaf.codec == "none" or wish.kind == leaf.kind or options.cast == "lossy":
+        if leaf.codec == "none" or wish.kind == leaf.kind or family(leaf.dtype) == wish.kind:
             return None
-        same = numpy_dtype(leaf.dtype).kind in _SCALARS[wish.kind]
-        return None if same else 'cast="lossy" converts it'
+        if family(leaf.dtype) in ("complex", "time"):
+            return f"{leaf.dtype} is no {wish.kind}: give an array, or ... for whatever is stored"
+        return None if options.cast == "lossy" else 'cast="lossy" converts it'
     wanted = wish.dtype if wish.dtype is not None else leaf.dtype
     if wish.kind in ("jax", "any") and leaf.kind == "jax" or wish.kind == "jax":
         if narrowed_by_jax(wanted):
@@ -144,11 +143,6 @@ def _dtype_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | N
     if is_lossless(leaf.dtype, wish.dtype):
         return None if options.cast == "lossless" else 'cast="lossless" converts it'
     return 'cast="lossy" converts it and may lose digits'
-
-
-def is_lossless(stored: str, wanted: str) -> bool:
-    """Whether every value of dtype `stored` has an equal one of dtype `wanted`."""
-    return bool(np.can_cast(numpy_dtype(stored), numpy_dtype(wanted), "safe"))
 
 
 def _shape_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | None:

@@ -3,7 +3,9 @@
 Knows how checkpoints are told apart and which files vouch for which. Knows nothing of arrays or of targets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pertinax._core.places import locate
 from pertinax._formats.crc import crc32c
@@ -12,15 +14,20 @@ from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._formats.orbax import read_orbax_item
 from pertinax._store.contract import Store
+from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible
 from pertinax.errors import (
     CheckpointNotFound,
     CorruptCheckpoint,
     InvalidOption,
     NotACheckpoint,
+    PertinaxError,
     UnfinishedCheckpoint,
 )
 from pertinax.typing import PathLike
+
+T = TypeVar("T")
+_TRIES = 10  # each is lost only to another save that was published meanwhile
 
 DEFAULT_ITEM = "default"
 """The item that a manager writes a plain tree into; Orbax calls it so."""
@@ -46,6 +53,48 @@ class Found:
     detected: Detected
 
 
+def _is_good(result: object) -> bool:  # noqa: ARG001 - whatever was read without an error
+    return True
+
+
+def read_settled(
+    path: PathLike, store: Store | None, read: Callable[[], T], *, is_good: Callable[[T], bool] = _is_good
+) -> T:
+    """What `read` returns. Where another process replaces the checkpoint while it is read, it is read again.
+
+    A reader opens several files by name, and a replacement in between leads it from the old checkpoint into the new one.
+    What is missing then is not lost. Raises what `read` does; other errors of the disk become `StorageError`.
+    """
+    where, text = locate(path, store)
+    with storage_errors("read the checkpoint", text):
+        for left in reversed(range(_TRIES)):
+            before = _state(where, text)
+            try:
+                result = read()
+            except (CorruptCheckpoint, NotACheckpoint, FileNotFoundError) as error:
+                if left and _state(where, text) != before:
+                    continue
+                if isinstance(error, PertinaxError):
+                    raise
+                raise CheckpointNotFound(2, "the checkpoint, or a part of it, is gone", error.filename) from error
+            if not left or is_good(result) or _state(where, text) == before:
+                return result
+    raise AssertionError("the last try returns or raises")
+
+
+def _state(store: Store, path: str) -> object:
+    """Different for each save to `path`: when its directory was filled, and the random names of its data files."""
+    directory = find_visible(store, path)
+    found = None if directory is None else store.stat(directory)
+    if directory is None or found is None:
+        return None
+    try:
+        names = sorted(entry.name for entry in store.list_dir(f"{directory}/d"))
+    except OSError:
+        names = []
+    return directory, found.mtime_ns, names
+
+
 def find(path: PathLike, store: Store | None = None) -> Found:
     """Look at a path. Raises `CheckpointNotFound`, `UnfinishedCheckpoint` or `NotACheckpoint`."""
     where, text = locate(path, store)
@@ -66,7 +115,7 @@ def find(path: PathLike, store: Store | None = None) -> Found:
 
 def detect_aside(store: Store, directory: str) -> Detected:
     """A whole checkpoint whose name was taken from it by an interrupted replacement."""
-    return detect(store, directory + "/.")
+    return detect(store, directory, aside=True)
 
 
 def open_checkpoint(path: PathLike, item: str | None = None, store: Store | None = None) -> Opened:

@@ -48,21 +48,23 @@ def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] 
         write_file(store, f"{path}/{name}", data)
 
 
-def _records(store: Store, root: str, below: str) -> Iterator[FileRecord]:
-    """A record of every file that no ledger below `root` vouches for, and of those ledgers."""
+def _records(store: Store, root: str, below: str, vouched: frozenset[str] = frozenset()) -> Iterator[FileRecord]:
+    """A record of every file below `root` that no ledger there vouches for, and of those ledgers.
+
+    `vouched` are names relative to `root`; such files are not opened.
+    """
     directory = f"{root}/{below}".rstrip("/")
     entries = sorted(store.list_dir(directory), key=lambda entry: entry.name)
-    vouched: set[str] = set()
     if any(entry.name == LEDGER_FILE for entry in entries):
         with store.open(f"{directory}/{LEDGER_FILE}") as reader:
             manifest = decode_ledger(reader.read(0, reader.length))
-        vouched = {record.name for record in manifest.files} | set(manifest.chunks.files)
+        names = [record.name for record in manifest.files] + list(manifest.chunks.files)
+        vouched |= {f"{below}/{name}".lstrip("/") for name in names}
     for entry in entries:
         name = f"{below}/{entry.name}".lstrip("/")
         if entry.is_dir:
-            inner = _records(store, root, name)
-            yield from (r for r in inner if r.name.removeprefix(f"{below}/") not in vouched)
-        elif entry.name not in vouched:
+            yield from _records(store, root, name, vouched)
+        elif name not in vouched:
             yield _record(store, root, name)
 
 

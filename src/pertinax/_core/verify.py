@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pertinax._core.fetch import Fetcher, Request
-from pertinax._core.open import Found, check_file, find, read_file
+from pertinax._core.open import Found, check_file, find, read_file, read_settled
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._formats.orbax import read_orbax_item
@@ -54,8 +54,14 @@ def verify(
     """
     if on_damage not in ("raise", "report"):
         raise InvalidOption(f"on_damage={on_damage!r} means nothing: 'raise' or 'report'")
-    found = find(path, store)
-    report = _Report(raising=on_damage == "raise")
+
+    def read() -> Verification:
+        return _verify(find(path, store), _Report(raising=on_damage == "raise"), threads)
+
+    return read_settled(path, store, read, is_good=lambda result: not result.problems)
+
+
+def _verify(found: Found, report: "_Report", threads: int) -> Verification:
     if found.detected.kind != "step":
         _check_item(found, "", found.detected.kind, report, threads)
     else:

@@ -54,9 +54,9 @@ class WishReader:
         if target is ...:
             return Wish("any")
         if isinstance(target, np.ndarray):
-            return Wish("numpy", dtype_name(target.dtype) or str(target.dtype), target.shape)
+            return Wish("numpy", _known_dtype(target, path), target.shape)
         if isinstance(target, np.generic):
-            return Wish("generic", dtype_name(target.dtype) or str(target.dtype), ())
+            return Wish("generic", _known_dtype(target, path), ())
         kind = type(target).__name__
         if type(target) in (bool, int, float, complex, str, bytes):
             return Wish(kind)  # type: ignore[arg-type] - one of the six names
@@ -77,6 +77,13 @@ class WishReader:
             impl = key_impl_name(target) if isinstance(target, jax.Array) else _impl_of_dtype(dtype)
             return Wish("key", None, target.shape, sharding, impl)
         return Wish("jax", name, target.shape, sharding)
+
+
+def _known_dtype(target: Any, path: Path) -> str:
+    name = dtype_name(target.dtype)
+    if name is None:
+        raise UnsupportedLeaf(f"the target at {path_text(path)!r} is of dtype {target.dtype}, which is never stored")
+    return name
 
 
 def _impl_of_dtype(dtype: Any) -> str | None:

@@ -21,7 +21,7 @@ from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WriteP
 from pertinax._store.contract import Writer
 from pertinax._store.workers import Workers
 
-_SEGMENT_BYTES = 8 * BLOCK_BYTES
+_SEGMENT_BYTES = 4 * BLOCK_BYTES
 """One write; a multiple of the block, small enough to stay in cache between checksum and copy."""
 
 Progress = Callable[[int], None]

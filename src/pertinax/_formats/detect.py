@@ -38,10 +38,13 @@ class Detected:
     reason: str = ""
 
 
-def detect(store: Store, path: str) -> Detected:
-    """What lies at `path`. Lists the directory, and those below it if it is no item itself."""
+def detect(store: Store, path: str, *, aside: bool = False) -> Detected:
+    """What lies at `path`. Lists the directory, and those below it if it is no item itself.
+
+    `aside`: the name is a temporary one that an interrupted replacement gave a whole checkpoint.
+    """
     path = path.rstrip("/") or "/"
-    if TMP_MARK in path.rpartition("/")[2]:
+    if not aside and TMP_MARK in path.rpartition("/")[2]:
         return Detected("unfinished" if store.stat(path) is not None else "missing")
     try:
         entries = store.list_dir(path)

@@ -26,7 +26,8 @@ def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:
     Raises `CheckpointNotFound` if there is no root and `create` is false, `StorageError` if it is
     not a directory or cannot be made.
     """
-    found = store.stat(root)
+    with storage_errors("look at the directory", root):
+        found = store.stat(root)
     if found is None and not create:
         raise CheckpointNotFound(2, "there is no such directory", root)
     if found is None:

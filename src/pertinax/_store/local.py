@@ -29,6 +29,9 @@ _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_DIR: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _BUFFERS_AT_ONCE: Final = min(1024, os.sysconf("SC_IOV_MAX") or 16)
 
+# Smaller writes are left to the kernel: a request of its own would cost more than it gains.
+_WRITEBACK_BYTES: Final = 1 << 20
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,12 @@ class _LocalWriter:
         # Zero-length views cannot be cast, and have nothing to say.
         views = [memoryview(one).cast("B") for one in buffers if memoryview(one).nbytes]
         self._refuse_if_failed()
+        end = offset
         try:
             for start in range(0, len(views), _BUFFERS_AT_ONCE):
-                offset = _write_all(
-                    self._descriptor, offset, views[start : start + _BUFFERS_AT_ONCE]
-                )
+                end = _write_all(self._descriptor, end, views[start : start + _BUFFERS_AT_ONCE])
+            if end - offset >= _WRITEBACK_BYTES:
+                system.begin_writeback(self._descriptor, offset, end - offset)
         except OSError as error:
             self._failed = error
             raise OSError(error.errno, error.strerror, self._path) from error

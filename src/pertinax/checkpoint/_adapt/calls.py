@@ -13,13 +13,21 @@ from pertinax.checkpoint.checkpoint_args import CheckpointArgs, get_registered_a
 def save_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs:
     """The args of a save. Raises `TypeError` if something stands beside an instance of args, which would be lost."""
     given = _given(args, kwargs)
-    return given if given is not None else get_registered_args_cls(handler)[0](*args, **_fields(kwargs))
+    return (
+        given
+        if given is not None
+        else get_registered_args_cls(handler)[0](*args, **_fields(kwargs))
+    )
 
 
 def restore_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs:
     """The args of a restore, likewise."""
     given = _given(args, kwargs)
-    return given if given is not None else get_registered_args_cls(handler)[1](*args, **_fields(kwargs))
+    return (
+        given
+        if given is not None
+        else get_registered_args_cls(handler)[1](*args, **_fields(kwargs))
+    )
 
 
 def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs | None:

@@ -1,11 +1,11 @@
-"""What a manager knows of its steps: the disk, as it was when last looked at, and what it did since.
+"""What a manager knows of its steps: the disk when it was last looked at, and what it did since.
 
 Knows names, times and metrics of steps, the one being written among them. Knows nothing of how they
 are written or removed. A step in flight is known at once; if its save fails, everything is again as
 the disk says.
 """
 
-import datetime
+import datetime as dt
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from pertinax.checkpoint._adapt.manager_options import (
 )
 from pertinax.checkpoint._adapt.retention import best_record
 
-_EPOCH: Final = datetime.datetime.fromtimestamp(0, tz=datetime.UTC)
+_EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class CheckpointInfo:
     """
 
     step: int
-    time: datetime.datetime
+    time: dt.datetime
     metrics: Any = None
     is_locked: bool | None = None
     readable: bool = field(default=True, repr=False, kw_only=True)
@@ -121,11 +121,11 @@ class KnownSteps:
             return self._in_flight is not None and self._in_flight.step == step
 
     def begin(self, step: int, metrics: Any) -> list[int]:
-        """A save of `step` has begun: from now on it counts, and what it makes superfluous does not.
+        """A save of `step` has begun: from now on it counts, and what it supersedes does not.
 
         Returns what may be removed once the step is visible.
         """
-        info = CheckpointInfo(step, datetime.datetime.now(tz=datetime.UTC), metrics)
+        info = CheckpointInfo(step, dt.datetime.now(tz=dt.UTC), metrics)
         with self._lock:
             self._put([info])
             self._in_flight = info
@@ -186,7 +186,7 @@ class KnownSteps:
         for step, path in sorted(self._places().items()):
             record = read_record(self._store, step, path, **wanted)
             if record is not None:
-                time = _EPOCH + datetime.timedelta(microseconds=record.time_ns // 1000)
+                time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
                 yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
 
     def _places(self) -> dict[int, str]:
@@ -203,6 +203,6 @@ def _record(info: CheckpointInfo) -> StepRecord:
     return StepRecord(int(info.step), _time_ns(info.time), info.metrics, "", info.readable)
 
 
-def _time_ns(time: datetime.datetime) -> int:
-    aware = time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)
+def _time_ns(time: dt.datetime) -> int:
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC)
     return nanoseconds(aware - _EPOCH)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
 from pertinax.checkpoint.async_checkpointer import AsyncCheckpointer
 from pertinax.checkpoint.checkpoint_args import (
     CheckpointArgs,
     get_registered_args_cls,
-    has_registered_args,
 )
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
@@ -27,8 +27,8 @@ from pertinax.checkpoint.handlers.handler_registration import (
     CheckpointHandlerRegistry,
     DefaultCheckpointHandlerRegistry,
 )
+from pertinax.checkpoint.handlers.handler_wrapper import with_args
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
-from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 from pertinax.checkpoint.options import AsyncOptions
 
 _LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
@@ -111,7 +111,9 @@ def build_backing(told: Told, options: CheckpointManagerOptions) -> Backing:
     composite = CompositeCheckpointHandler(
         composite_options=_composite_options(options), handler_registry=registry
     )
-    checkpointer = _checkpointer(composite, options, asynchronous=options.enable_async_checkpointing)
+    checkpointer = _checkpointer(
+        composite, options, asynchronous=options.enable_async_checkpointing
+    )
     return Backing(checkpointer, None, given, None)
 
 
@@ -135,15 +137,15 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
     elif isinstance(given, dict):
         named = cast("dict[str, Any]", given)
     else:
-        raise ValueError(f"`checkpointers` is a Checkpointer or a dict, not {type(given).__name__}")
-    for name, one in named.items():
-        if not isinstance(one, Checkpointer):
-            raise ValueError(f"checkpointer of item {name!r} is no Checkpointer: {one!r}")
+        named = {}
+    strangers = [one for one in named.values() if not isinstance(one, Checkpointer)]
+    if strangers or not named:
+        raise ValueError(f"`checkpointers` is a Checkpointer or a dict of them, not {given!r}")
     asynchronous = [one for one in named.values() if is_async_checkpointer(one)]
     if asynchronous and len(asynchronous) < len(named):
         _LOG.error("some checkpointers are asynchronous: so is every save of this manager")
     timeouts = [_timeout(one) for one in asynchronous]
-    handlers = {name: _with_args(one.handler) for name, one in named.items()}
+    handlers = {name: with_args(one.handler) for name, one in named.items()}
     composite = _closed_composite((), handlers, options)
     checkpointer = _checkpointer(
         composite,
@@ -158,10 +160,12 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
 def _from_handlers(names: Iterable[str], given: Any, options: CheckpointManagerOptions) -> Backing:
     single = given is not None and not isinstance(given, Mapping)
     named = {DEFAULT_ITEM_NAME: given} if single else dict(cast("Handlers", given or {}))
-    handlers = {name: _with_args(one) for name, one in named.items() if one is not None}
+    handlers = {name: with_args(one) for name, one in named.items() if one is not None}
     everything = frozenset(names) | frozenset(named)
     composite = _closed_composite(sorted(everything - set(handlers)), handlers, options)
-    checkpointer = _checkpointer(composite, options, asynchronous=options.enable_async_checkpointing)
+    checkpointer = _checkpointer(
+        composite, options, asynchronous=options.enable_async_checkpointing
+    )
     return Backing(checkpointer, single, handlers, everything)
 
 
@@ -204,22 +208,16 @@ def _composite_options(options: CheckpointManagerOptions) -> CompositeOptions:
     )
 
 
-def _with_args(handler: CheckpointHandler) -> CheckpointHandler:
-    if has_registered_args(handler):
-        return handler
-    from pertinax.checkpoint.handlers.handler_wrapper import get_legacy_handler_wrapper
-
-    return get_legacy_handler_wrapper(handler)
-
-
 def _timeout(checkpointer: Any) -> int:
-    return int(getattr(checkpointer._async_manager, "_timeout_secs", AsyncOptions().timeout_secs))  # noqa: SLF001
+    return int(getattr(checkpointer, "_timeout_secs", AsyncOptions().timeout_secs))
 
 
 def _check_names(named: Any) -> None:
     if named is None or not isinstance(named, Iterable):
         return
-    reserved = sorted(set(RESERVED_ITEM_NAMES) & {str(name) for name in cast("Iterable[Any]", named)})
+    reserved = sorted(
+        set(RESERVED_ITEM_NAMES) & {str(name) for name in cast("Iterable[Any]", named)}
+    )
     if reserved:
         raise ValueError(f"item names {reserved} are reserved: {list(RESERVED_ITEM_NAMES)}")
 
@@ -234,7 +232,7 @@ def _public(name: str) -> str:
 def check_args(items: Any, args: Any) -> None:
     """Raise `ValueError` for args that are not where args belong, or are none."""
     if isinstance(items, CheckpointArgs):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - mirrored
             "an instance of `CheckpointArgs` was passed for `items`: say `args=`, as in "
             f"`args={type(items).__name__}(...)`"
         )
@@ -272,7 +270,9 @@ def check_items(composite: Mapping[str, Any], backing: Backing, known: Iterable[
                 f"constructed for {sorted(backing.names)}"
             )
         if args is None and name not in known:
-            raise ValueError(f"Provided `None` for `CheckpointArgs` of {name!r}, which nobody knows")
+            raise ValueError(
+                f"Provided `None` for `CheckpointArgs` of {name!r}, which nobody knows"
+            )
 
 
 def legacy_args(

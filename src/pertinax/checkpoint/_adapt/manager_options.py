@@ -3,7 +3,7 @@
 Knows every field that the mirrored API has and which values mean something. Knows nothing of disks.
 """
 
-import datetime
+import datetime as dt
 import logging
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class CheckpointManagerOptions:
 
     save_interval_steps: int = 1
     max_to_keep: int | None = None
-    keep_time_interval: datetime.timedelta | None = None
+    keep_time_interval: dt.timedelta | None = None
     keep_period: int | None = None
     best_fn: Callable[[Any], Any] | None = None
     best_mode: str = "max"
@@ -138,9 +138,9 @@ def retention_of(options: CheckpointManagerOptions) -> ManagerRetention:
     )
 
 
-def nanoseconds(interval: datetime.timedelta) -> int:
+def nanoseconds(interval: dt.timedelta) -> int:
     """An interval without rounding: whole hours must compare as whole hours."""
-    return interval // datetime.timedelta(microseconds=1) * 1000
+    return interval // dt.timedelta(microseconds=1) * 1000
 
 
 def _is_one_name(name: str) -> bool:

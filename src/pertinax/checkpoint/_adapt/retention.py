@@ -8,8 +8,8 @@ The rules, for `max_to_keep=k`:
    Without it the order is by step. Steps without metrics form a group of their own.
 2. The last k are safe. Steps without metrics are safe beside them, or, with
    `keep_without_metrics=False`, come first in line and take up places.
-3. Any other step lives if its time or its number says so: it begins a new `interval_ns`, or `period`
-   divides it.
+3. Any other step lives if its time or its number says so: it begins a new `interval_ns`, or
+   `period` divides it.
 """
 
 import logging

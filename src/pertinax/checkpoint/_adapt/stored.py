@@ -18,7 +18,7 @@ from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of
 from pertinax._tree.flatten import flatten
-from pertinax._tree.paths import Path, path_text, plain_path, text_path
+from pertinax._tree.paths import Path, path_text, exact_path, text_path
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
@@ -80,7 +80,9 @@ def open_tree(directory: PathLike) -> StoredTree:
         raise CheckpointNotFound(2, "no directory to restore from", path)
     detected = detect_aside(store, path)
     if detected.kind not in ("pertinax", "orbax"):
-        raise CheckpointNotFound(2, f"No structure could be identified, for there is no {TREE_FILE}", path)
+        raise CheckpointNotFound(
+            2, f"No structure could be identified, for there is no {TREE_FILE}", path
+        )
     opened = open_item(store, path, path, detected.kind == "pertinax")
     check_beside(store, path, LEDGER_FILE)
     return StoredTree(opened)
@@ -104,7 +106,9 @@ def restore_all(directory: PathLike, restore_args: Any = None) -> Any:
     return stored.nest(stored.read(list(enumerate(args))))
 
 
-def restore_into(directory: PathLike, item: Any, restore_args: Any = None, *, partial: bool = False) -> Any:
+def restore_into(
+    directory: PathLike, item: Any, restore_args: Any = None, *, partial: bool = False
+) -> Any:
     """A tree like `item`; of its leaves nothing but their places counts.
 
     With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it lacks are left out.
@@ -112,7 +116,9 @@ def restore_into(directory: PathLike, item: Any, restore_args: Any = None, *, pa
     """
     stored = open_tree(directory)
     flat = flatten(item)
-    args = [RestoreArgs()] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
+    args = (
+        [RestoreArgs()] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
+    )
     pairing = _Pairing(stored)
     positions = [pairing.take(path) for path in flat.paths]
     for path, node in walk(flat.root):
@@ -148,7 +154,7 @@ class _Pairing:
 
     def __init__(self, stored: StoredTree) -> None:
         self._stored = stored
-        self._plain = {plain_path(name.path): i for i, name in enumerate(stored.names)}
+        self._plain = {exact_path(name.path): i for i, name in enumerate(stored.names)}
         self._text: dict[tuple[str, ...], int] = {}
         for i, name in enumerate(stored.names):
             self._text.setdefault(text_path(name.path), i)
@@ -159,7 +165,11 @@ class _Pairing:
     def take(self, path: Path) -> int | None:
         """The position of the stored leaf or empty container at `path`, None if there is neither."""
         text = text_path(path)
-        for table, key in ((self._plain, plain_path(path)), (self._text, text), (self._named, text)):
+        for table, key in (
+            (self._plain, exact_path(path)),
+            (self._text, text),
+            (self._named, text),
+        ):
             found = table.get(key)  # type: ignore[arg-type] - keys of each table are of its own type
             if found is not None:
                 self._taken.add(found)
@@ -171,11 +181,21 @@ class _Pairing:
         """Raise `RestoreMismatch` if some place is on one side only."""
         names = self._stored.names
         misfits = [
-            Misfit(path_text(path), "not stored", "in the target", "structure mismatch: the target must not have it")
+            Misfit(
+                path_text(path),
+                "not stored",
+                "in the target",
+                "structure mismatch: the target must not have it",
+            )
             for path in self._absent
         ]
         misfits += [
-            Misfit(path_text(name.path), "stored", "not in target", "structure mismatch: the target must have it")
+            Misfit(
+                path_text(name.path),
+                "stored",
+                "not in target",
+                "structure mismatch: the target must have it",
+            )
             for i, name in enumerate(names)
             if i not in self._taken
         ]

@@ -19,7 +19,9 @@ def start(work: Callable[[], T], name: str) -> "Future[T]":
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(_carry_out, work, future), name=name, daemon=False)
+    thread = threading.Thread(
+        target=context.run, args=(_carry_out, work, future), name=name, daemon=False
+    )
     thread.start()
     return future
 

@@ -31,7 +31,9 @@ def _align(value: Any, other: Any, path: Path, what: str) -> Iterator[Any]:
     if children is None:
         below = [] if other is None else children_of(other)
         if below:
-            raise ValueError(f"structure mismatch: {what} has a container at {path_text(path)!r}, the tree a leaf")
+            raise ValueError(
+                f"structure mismatch: {what} has a container at {path_text(path)!r}, the tree a leaf"
+            )
         yield MISSING if below is not None else other
         return
     if not children:

@@ -41,7 +41,7 @@ class Translator:
         """What `args` ask of a stored leaf; a misfit is noted, and the rest of the answer then means nothing."""
         recorded = _RECORDED.get(leaf.kind, "scalar")
         kind = _kind_of(args.restore_type, leaf) or recorded
-        dtype = None if args.dtype is None else np.dtype(args.dtype).name
+        dtype = _dtype_name(args.dtype)
         if leaf.kind == "foreign":
             self._refuse(leaf, kind, "only the type handler of its own program can read it")
         elif (kind == "text") != (leaf.kind == "str"):
@@ -51,7 +51,9 @@ class Translator:
         elif recorded == "key":
             return Wanted(Wish("key", None, leaf.shape[:-1], self._place(leaf, args), leaf.impl))
         elif kind == "jax":
-            return Wanted(Wish("jax", dtype or leaf.dtype, self._shape(leaf, args), self._place(leaf, args)))
+            return Wanted(
+                Wish("jax", dtype or leaf.dtype, self._shape(leaf, args), self._place(leaf, args))
+            )
         elif kind == "scalar":
             if leaf.shape:
                 self._refuse(leaf, kind, f"it has the shape {leaf.shape}, so it is not a scalar")
@@ -74,9 +76,9 @@ class Translator:
             return leaf.shape
         wanted = tuple(args.global_shape)
         if wanted != leaf.shape and (args.strict or len(wanted) != len(leaf.shape)):
-            why = f"shape {wanted} is not compatible with the stored shape {leaf.shape}"
+            why = f"Requested shape: {wanted} is not compatible with the stored shape: {leaf.shape}"
             way = "strict=False cuts or pads" if args.strict else "the ranks differ"
-            self._refuse(leaf, f"array{list(wanted)}", f"{why}: {way}")
+            self._refuse(leaf, f"array{list(wanted)}", f"{why}; {way}")
         return wanted
 
     def _place(self, leaf: StoredLeaf, args: RestoreArgs) -> Sharding | None:
@@ -94,6 +96,12 @@ class Translator:
         self.misfits.append(Misfit(path_text(leaf.path), stored, wanted, why))
 
 
+def _dtype_name(dtype: Any) -> str | None:
+    if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return None
+    return np.dtype(dtype).name
+
+
 def _to_python(value: Any) -> Any:
     return value.item()
 
@@ -107,7 +115,9 @@ def _given_sharding(args: RestoreArgs) -> Sharding | None:
         return args.sharding
     if hasattr(args.sharding, "to_jax_sharding"):
         return args.sharding.to_jax_sharding()
-    inner = getattr(args.sharding, "sharding", None)  # a layout of JAX, which has its sharding inside
+    inner = getattr(
+        args.sharding, "sharding", None
+    )  # a layout of JAX, which has its sharding inside
     if isinstance(inner, Sharding):
         return inner
     raise ValueError(f"not a sharding: {args.sharding!r}")
@@ -119,7 +129,9 @@ def _kind_of(restore_type: Any, leaf: StoredLeaf) -> str | None:
         return None
     if isinstance(restore_type, str):
         if is_empty_typestr(restore_type):
-            raise ValueError(f"leaf {path_text(leaf.path)!r} has a value: it cannot be restored as empty {restore_type}")
+            raise ValueError(
+                f"leaf {path_text(leaf.path)!r} has a value: it cannot be restored as empty {restore_type}"
+            )
         named = {"jax.Array": "jax", "np.ndarray": "numpy", "scalar": "scalar", "string": "text"}
         if restore_type not in named:
             raise ValueError(f"Unknown type: {restore_type!r}")

@@ -13,6 +13,7 @@ from etils import epath
 
 from pertinax._tree.flatten import flatten
 from pertinax._tree.paths import path_text
+from pertinax._tree.rebuild import refill
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_utils import construct_restore_args
@@ -53,7 +54,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         """Hold the tree's bytes and begin to write them. Raises `ValueError` for what cannot be saved."""
         given = _given(item, args, StandardSaveArgs(item, save_args))
         if given.item is None:
-            raise ValueError("Must provide an item to save")
+            raise ValueError("Must provide item to save")
         _check_leaves(given.item, (), "saved")
         if given.save_args is not None:
             _check_aggregate(given.save_args)
@@ -77,7 +78,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         _check_leaves(given.item, (jax.ShapeDtypeStruct,), "restored")
         restore_args = construct_restore_args(given.item)
         if not given.strict:
-            restore_args = jax.tree.map(_loosen, restore_args)
+            restore_args = refill(restore_args, [_loosen(one) for one in flatten(restore_args).leaves])
         return self._impl.restore(directory, args=PyTreeRestoreArgs(given.item, restore_args))
 
     def metadata(self, directory: epath.Path) -> Any:

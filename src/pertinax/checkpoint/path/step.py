@@ -6,7 +6,7 @@ holds, nor who keeps it.
 
 import concurrent.futures
 import dataclasses
-import datetime
+import datetime as dt
 import functools
 import logging
 import os
@@ -32,7 +32,7 @@ _COMMIT_SUCCESS_FILE: Final = COMMIT_FILE
 # Recent Orbax writes nothing behind the word, so the final dash is no part of the test.
 _UNFINISHED: Final = TMP_DIR_SUFFIX.rstrip("-")
 
-MetadataT = TypeVar("MetadataT", bound="Metadata")
+MetadataT_co = TypeVar("MetadataT_co", bound="Metadata", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,26 +65,26 @@ class Metadata:
         return self._note.commit_timestamp_nsecs
 
     @functools.cached_property
-    def commit_timestamp(self) -> datetime.datetime:
+    def commit_timestamp(self) -> dt.datetime:
         """When the save became visible (UTC); the age of the directory where nothing says so."""
         stamp = self.commit_timestamp_nsecs
         seconds = epath.Path(self.path).stat().mtime if stamp is None else stamp / 1e9
-        return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
+        return dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
 
 
 @runtime_checkable
-class NameFormat(Protocol[MetadataT]):
+class NameFormat(Protocol[MetadataT_co]):
     """How steps are called, and how they are found again."""
 
     def build_name(self, step: int) -> str:
         """The directory name of `step`. A format that only reads may raise."""
         ...
 
-    def find_all(self, base_path: epath.PathLike) -> Iterator[MetadataT]:
+    def find_all(self, base_path: epath.PathLike) -> Iterator[MetadataT_co]:
         """All finished steps under `base_path`, in any order."""
         ...
 
-    def find_step(self, base_path: epath.PathLike, step: int) -> MetadataT:
+    def find_step(self, base_path: epath.PathLike, step: int) -> MetadataT_co:
         """The finished `step`. Raises `ValueError` if there is none."""
         ...
 
@@ -173,14 +173,16 @@ def composite_name_format(
 # ------------------------------------------------------------------------------------------ finding
 
 
-def build_step_path(base_path: epath.PathLike, name_format: NameFormat[Any], step: int) -> epath.Path:
+def build_step_path(
+    base_path: epath.PathLike, name_format: NameFormat[Any], step: int
+) -> epath.Path:
     """Where `step` lies, or would lie."""
     return epath.Path(base_path) / name_format.build_name(step)
 
 
 def build_step_metadatas(
-    step_paths: Iterator[epath.Path], build_metadata: Callable[[epath.Path], MetadataT | None]
-) -> Iterator[MetadataT]:
+    step_paths: Iterator[epath.Path], build_metadata: Callable[[epath.Path], MetadataT_co | None]
+) -> Iterator[MetadataT_co]:
     """Apply `build_metadata` to all paths at once; what is not None, in the order of completion."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for future in concurrent.futures.as_completed(
@@ -197,16 +199,16 @@ def step_prefix_with_underscore(step_prefix: str | None) -> str:
 
 
 def latest_step_metadata(
-    root_path: epath.PathLike, name_format: NameFormat[MetadataT]
-) -> MetadataT | None:
+    root_path: epath.PathLike, name_format: NameFormat[MetadataT_co]
+) -> MetadataT_co | None:
     """The step with the largest number, or None. Among equal numbers the last name counts."""
     found = name_format.find_all(root_path)
     return max(found, key=lambda one: (one.step, one.path.name), default=None)
 
 
 def step_metadata_of_checkpoint_path(
-    checkpoint_path: epath.PathLike, name_format: NameFormat[MetadataT]
-) -> MetadataT:
+    checkpoint_path: epath.PathLike, name_format: NameFormat[MetadataT_co]
+) -> MetadataT_co:
     """The step whose directory is `checkpoint_path`. Raises `ValueError` if it is none."""
     path = epath.Path(checkpoint_path)
     for found in name_format.find_all(path.parent):
@@ -230,7 +232,9 @@ def find_step_path(
         base, name = epath.Path(base_path), name_format.build_name(step)
         if is_gcs_path(base) and (base / name).exists():
             return base / name
-        started = sorted(child for child, _ in _children(base) if child.startswith(name + _UNFINISHED))
+        started = sorted(
+            child for child, _ in _children(base) if child.startswith(name + _UNFINISHED)
+        )
         if started:
             return base / started[0]
     return name_format.find_step(base_path, step).path
@@ -321,7 +325,11 @@ def cleanup_tmp_directories(
         leftover = parse_leftover(path)
         if leftover is not None and owner_alive(leftover.token) is True:
             continue
-        if leftover is not None and leftover.replaced and find_visible(store, leftover.final) == path:
+        if (
+            leftover is not None
+            and leftover.replaced
+            and find_visible(store, leftover.final) == path
+        ):
             continue  # not litter: for now it is the checkpoint
         remove_tree(store, path)
 
@@ -338,7 +346,7 @@ def _children(base: epath.Path) -> list[tuple[str, bool]]:
         return [(entry.name, entry.is_dir()) for entry in entries]
 
 
-# ---------------------------------------------------------------------------------- names we are told
+# -------------------------------------------------------------------------------- names we are told
 
 
 _PLAIN_NAME: Final = re.compile(r"(?:[^_]+_)?(\d+)")

@@ -1,0 +1,48 @@
+"""The Orbax door: programs written for `orbax.checkpoint` run on Pertinax by changing the import.
+
+    from pertinax import checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save("runs/first", state)
+
+Knows names only. Its adapters translate; the engine does the work.
+"""
+
+from pertinax._version import VERSION as __version__
+from pertinax.checkpoint import args as args
+from pertinax.checkpoint import checkpoint_args as checkpoint_args
+from pertinax.checkpoint import checkpoint_utils as checkpoint_utils
+from pertinax.checkpoint import handlers as handlers
+from pertinax.checkpoint import logging as logging
+from pertinax.checkpoint import metadata as metadata
+from pertinax.checkpoint import options as options
+from pertinax.checkpoint import path as path
+from pertinax.checkpoint import tree as tree
+from pertinax.checkpoint import type_handlers as type_handlers
+from pertinax.checkpoint import utils as utils
+from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer as AbstractCheckpointer
+from pertinax.checkpoint.async_checkpointer import AsyncCheckpointer as AsyncCheckpointer
+from pertinax.checkpoint.checkpoint_manager import (
+    AbstractCheckpointManager as AbstractCheckpointManager,
+)
+from pertinax.checkpoint.checkpoint_manager import CheckpointManager as CheckpointManager
+from pertinax.checkpoint.checkpoint_manager import CheckpointManagerOptions as CheckpointManagerOptions
+from pertinax.checkpoint.checkpointer import Checkpointer as Checkpointer
+from pertinax.checkpoint.future import Future as Future
+from pertinax.checkpoint.handlers import AsyncCheckpointHandler as AsyncCheckpointHandler
+from pertinax.checkpoint.handlers import BasePyTreeCheckpointHandler as BasePyTreeCheckpointHandler
+from pertinax.checkpoint.handlers import CheckpointHandler as CheckpointHandler
+from pertinax.checkpoint.handlers import CheckpointHandlerRegistry as CheckpointHandlerRegistry
+from pertinax.checkpoint.handlers import CompositeCheckpointHandler as CompositeCheckpointHandler
+from pertinax.checkpoint.handlers import (
+    DefaultCheckpointHandlerRegistry as DefaultCheckpointHandlerRegistry,
+)
+from pertinax.checkpoint.handlers import JsonCheckpointHandler as JsonCheckpointHandler
+from pertinax.checkpoint.handlers import PyTreeCheckpointHandler as PyTreeCheckpointHandler
+from pertinax.checkpoint.handlers import StandardCheckpointHandler as StandardCheckpointHandler
+from pertinax.checkpoint.options import AsyncOptions as AsyncOptions
+from pertinax.checkpoint.pytree_checkpointer import PyTreeCheckpointer as PyTreeCheckpointer
+from pertinax.checkpoint.standard_checkpointer import StandardCheckpointer as StandardCheckpointer
+from pertinax.checkpoint.type_handlers import ArrayRestoreArgs as ArrayRestoreArgs
+from pertinax.checkpoint.type_handlers import RestoreArgs as RestoreArgs
+from pertinax.checkpoint.type_handlers import SaveArgs as SaveArgs

@@ -1,0 +1,69 @@
+"""A note about a whole root, written once.
+
+Knows one JSON mapping and its directory. Knows nothing of steps.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, cast, final
+
+from etils import epath
+
+from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
+from pertinax.checkpoint.checkpointer import Checkpointer
+from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
+
+_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+METADATA_ITEM_NAME: Final = "metadata"
+
+
+@final
+class RootMetadata:
+    """The note: what is stored counts; what was given counts until something is."""
+
+    def __init__(
+        self,
+        directory: epath.Path,
+        given: Mapping[str, Any] | None,
+        options: CheckpointManagerOptions,
+    ) -> None:
+        self.path = directory / METADATA_ITEM_NAME
+        self._given = given
+        self._options = options
+        self._known: Mapping[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raise `TypeError` for a note that JSON cannot hold."""
+        if self._given is not None:
+            json.dumps(self._given)
+
+    def save(self) -> None:
+        """Store what was given, unless there is a note already."""
+        if self._given is None or self._options.read_only:
+            return
+        if self.path.exists():
+            stored = self.get()
+            if stored != json.loads(json.dumps(self._given)):
+                _LOG.warning("the root has metadata already: %r stays as it is", stored)
+            return
+        checkpointer = Checkpointer(
+            JsonCheckpointHandler(),
+            multiprocessing_options=self._options.multiprocessing_options,
+            file_options=self._options.file_options,
+        )
+        try:
+            checkpointer.save(self.path, args=args_lib.JsonSave(self._given))
+        finally:
+            checkpointer.close()
+
+    def get(self) -> Mapping[str, Any]:
+        """The note, or an empty mapping. Read once."""
+        if self._known is None:
+            file = self.path / METADATA_ITEM_NAME
+            if file.exists():
+                self._known = cast("Mapping[str, Any]", json.loads(file.read_text()))
+            else:
+                self._known = dict(self._given or {})
+        return self._known

@@ -1,0 +1,38 @@
+"""The contract of a checkpointer: it makes and reads one checkpoint at a time.
+
+Knows the methods that programs call. Knows nothing of how they are done.
+"""
+
+import abc
+from typing import Any, Self
+
+from pertinax.typing import PathLike
+
+
+class AbstractCheckpointer(abc.ABC):
+    """Saves to a directory and restores from it, all or nothing."""
+
+    @abc.abstractmethod
+    def save(self, directory: PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save to `directory`, which must not be there yet."""
+
+    @abc.abstractmethod
+    def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Restore from `directory`."""
+
+    def metadata(self, directory: PathLike) -> Any | None:
+        """What is known of the checkpoint without reading its values."""
+        return None
+
+    def structure(self, directory: PathLike) -> Any | None:
+        """Nothing any more: `metadata` tells."""
+        return None
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

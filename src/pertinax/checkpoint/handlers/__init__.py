@@ -1,0 +1,48 @@
+"""Handlers, their args, and registries of them.
+
+Knows where they are defined. Knows nothing itself.
+"""
+
+from pertinax.checkpoint.handlers import handler_registration as handler_registration
+from pertinax.checkpoint.handlers.async_checkpoint_handler import (
+    AsyncCheckpointHandler as AsyncCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.base_pytree_checkpoint_handler import (
+    BasePyTreeCheckpointHandler as BasePyTreeCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.base_pytree_checkpoint_handler import (
+    BasePyTreeRestoreArgs as BasePyTreeRestoreArgs,
+)
+from pertinax.checkpoint.handlers.base_pytree_checkpoint_handler import (
+    BasePyTreeSaveArgs as BasePyTreeSaveArgs,
+)
+from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler as CheckpointHandler
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeArgs as CompositeArgs
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
+    CompositeCheckpointHandler as CompositeCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeOptions as CompositeOptions
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeResults as CompositeResults
+from pertinax.checkpoint.handlers.handler_registration import (
+    CheckpointHandlerRegistry as CheckpointHandlerRegistry,
+)
+from pertinax.checkpoint.handlers.handler_registration import (
+    DefaultCheckpointHandlerRegistry as DefaultCheckpointHandlerRegistry,
+)
+from pertinax.checkpoint.handlers.json_checkpoint_handler import (
+    JsonCheckpointHandler as JsonCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs as JsonRestoreArgs
+from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as JsonSaveArgs
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
+    PyTreeCheckpointHandler as PyTreeCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeRestoreArgs as PyTreeRestoreArgs
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeSaveArgs as PyTreeSaveArgs
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
+    StandardCheckpointHandler as StandardCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
+    StandardRestoreArgs as StandardRestoreArgs,
+)
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import StandardSaveArgs as StandardSaveArgs

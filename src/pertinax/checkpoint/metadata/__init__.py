@@ -1,0 +1,17 @@
+"""What is known of a checkpoint without reading its arrays.
+
+Knows where these things are defined. Knows nothing itself.
+"""
+
+from pertinax.checkpoint.metadata import sharding as sharding
+from pertinax.checkpoint.metadata import value as value
+from pertinax.checkpoint.metadata.sharding import NamedShardingMetadata as NamedShardingMetadata
+from pertinax.checkpoint.metadata.sharding import ShardingMetadata as ShardingMetadata
+from pertinax.checkpoint.metadata.sharding import (
+    SingleDeviceShardingMetadata as SingleDeviceShardingMetadata,
+)
+from pertinax.checkpoint.metadata.value import ArrayMetadata as ArrayMetadata
+from pertinax.checkpoint.metadata.value import Metadata as Metadata
+from pertinax.checkpoint.metadata.value import ScalarMetadata as ScalarMetadata
+from pertinax.checkpoint.metadata.value import StorageMetadata as StorageMetadata
+from pertinax.checkpoint.metadata.value import StringMetadata as StringMetadata

@@ -1,0 +1,60 @@
+"""One program, two libraries: tests that take `ocp` run against ours and against the real one.
+
+Knows how the two are imported, and a clock that both read. Knows nothing of what is tested.
+"""
+
+import contextlib
+import datetime
+import importlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+OURS = "pertinax.checkpoint"
+THEIRS = "orbax.checkpoint"
+BOTH = [OURS, pytest.param(THEIRS, marks=pytest.mark.interop)]
+
+
+def library(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def tree(seed: int = 0) -> dict[str, Any]:
+    return {"w": jnp.arange(6.0).reshape(2, 3) + seed, "n": {"b": jnp.full((3,), seed, jnp.int32)}}
+
+
+def same(one: Any, other: Any) -> bool:
+    left, right = (dict(one), dict(other)) if isinstance(one, dict) else (one, other)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    return np.array_equal(np.asarray(left), np.asarray(right))
+
+
+def names(root: Any) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+
+    def advance(self, **interval: float) -> None:
+        self.now += datetime.timedelta(**interval)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Clock"]:
+        clock = self
+
+        class FakeDatetime(datetime.datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> datetime.datetime:
+                return clock.now if tz is not None else clock.now.replace(tzinfo=None)
+
+        with mock.patch.object(datetime, "datetime", FakeDatetime):
+            yield self

@@ -1,0 +1,51 @@
+"""The pages for users, taken apart into code, expected output and links.
+
+Knows Markdown as far as we write it. Knows nothing of what pages say.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block of Python, the line it begins at, and what it prints (None: nobody says)."""
+
+    line: int
+    code: str
+    output: str | None
+
+
+def user_pages() -> list[Path]:
+    """The README and all guides; design notes are for ourselves."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def all_pages() -> list[Path]:
+    """Every Markdown page that we hand out."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def examples(text: str) -> Iterator[Example]:
+    """Python blocks in order; a block `text` right behind one is what it prints."""
+    blocks = list(_FENCE.finditer(text))
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block[1] != "python":
+            continue
+        output = None
+        if following is not None and following[1] == "text":
+            between = text[block.end() : following.start()]
+            output = following[2] if not between.strip() else None
+        yield Example(text.count("\n", 0, block.start()) + 2, block[2], output)
+
+
+def links(text: str) -> list[str]:
+    """Targets of links outside of code, those to the web left out."""
+    prose = _FENCE.sub("", text)
+    return [link for link in _LINK.findall(prose) if "://" not in link]
