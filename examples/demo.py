@@ -228,7 +228,13 @@ def tell(options: argparse.Namespace, screen: Screen) -> bool:
     picture = options.output / "loss.png"
     saves = tuple(range(options.save_every, options.steps + 1, options.save_every))
     runs = (calm.losses, killed.losses, resumed.losses)
-    draw(Story(*runs, saves, step_of(draft), newest, count - len(differing)), picture)
+    draw(Story(*runs, saves, step_of(draft), newest, count, len(differing)), picture)
+    differing += [
+        f"the loss of step {step}"
+        for run in (killed, resumed)
+        for step, loss in run.losses.items()
+        if loss != calm.losses[step]
+    ]
     if differing:
         screen.end(f"NOT equal to the undisturbed run: {', '.join(differing)}", good=False)
         return False

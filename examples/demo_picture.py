@@ -27,11 +27,18 @@ class Story:
     saves: tuple[int, ...]
     draft_step: int
     resumed_from: int
-    equal_leaves: int
+    leaves: int
+    differing: int
 
     @property
     def killed_after(self) -> int:
         return max(self.killed)
+
+    @property
+    def verdict(self) -> str:
+        if self.differing:
+            return "the final states differ"
+        return "not one bit lost"
 
 
 def draw(story: Story, file: Path) -> None:
@@ -47,7 +54,7 @@ def draw(story: Story, file: Path) -> None:
         )
         figure.get_layout_engine().set(hspace=0.08, h_pad=0.12, w_pad=0.12)
         figure.suptitle(
-            "Killed in the middle of a save, resumed, and not one bit lost",
+            f"Killed in the middle of a save, resumed, and {story.verdict}",
             x=0.012,
             ha="left",
             fontsize=15,
@@ -132,7 +139,7 @@ def _draw_close(axes: Any, story: Story) -> None:
     )
     again = story.killed_after - story.resumed_from
     axes.annotate(
-        f"{again} {'step' if again == 1 else 'steps'} done twice,\nwith the same losses",
+        f"{again} {'step' if again == 1 else 'steps'}\ndone twice",
         ((story.resumed_from + story.killed_after + 1) / 2, top),
         xytext=(0, -6),
         ha="center",
@@ -140,7 +147,8 @@ def _draw_close(axes: Any, story: Story) -> None:
         **note,
     )
     axes.annotate(
-        f"killed; at the end all {story.equal_leaves}\nleaves are equal, bit for bit",
+        f"killed; in the end {story.leaves - story.differing} of {story.leaves}\n"
+        "leaves are equal, bit for bit",
         (story.killed_after + 0.5, top),
         xytext=(7, -6),
         ha="left",

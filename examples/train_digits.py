@@ -49,16 +49,23 @@ def read_digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.n
 
 def fresh_state(width: int, rows: int, seed: int) -> TrainState:
     """The state before the first step."""
-    key, *layer_keys = jax.random.split(jax.random.key(seed), 4)
+    key, init_key = jax.random.split(jax.random.key(seed))
+    params, optimizer = fresh_weights(width, init_key)
+    # All is used up: the first step draws an order. Types are those of the state after a step.
+    return TrainState(params, optimizer, key, np.arange(rows, dtype=np.int32), rows)
+
+
+@partial(jax.jit, static_argnums=0)
+def fresh_weights(width, key):
     sizes = [(64, width), (width, width), (width, 10)]
     params = {
         f"layer_{i}": {
             "kernel": jax.random.normal(layer_key, size) * np.sqrt(2 / size[0]),
             "bias": jnp.zeros(size[1]),
         }
-        for i, (layer_key, size) in enumerate(zip(layer_keys, sizes, strict=True))
+        for i, (layer_key, size) in enumerate(zip(jax.random.split(key, 3), sizes, strict=True))
     }
-    return TrainState(params, OPTIMIZER.init(params), key, np.arange(rows, dtype=np.int32), rows)
+    return params, OPTIMIZER.init(params)
 
 
 def logits_of(params: dict[str, dict[str, jax.Array]], images: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ Every error of this library descends from `PertinaxError` and from the builtin t
     ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
     ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
     ├── InvalidOption(ValueError)                an option value that means nothing
+    ├── UnsupportedTopology(NotImplementedError) a job of several processes
     ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
     ├── SaveFailed(RuntimeError)                 a background save failed; `__cause__` says why
     └── StorageError(OSError)                    the store refused
@@ -139,6 +140,11 @@ class UnsupportedLeaf(PertinaxError, TypeError):
 @final
 class InvalidOption(PertinaxError, ValueError):
     """An option has a value without meaning; the text lists those that have one."""
+
+
+@final
+class UnsupportedTopology(PertinaxError, NotImplementedError):
+    """The job has several processes, which this version cannot save as one; nothing was written."""
 
 
 @final

@@ -15,7 +15,7 @@ DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo.py"
 @pytest.mark.slow
 @pytest.mark.crash
 def test_the_demo_is_killed_in_a_save_and_ends_with_the_same_bits(tmp_path: Path) -> None:
-    flags = ["--steps", "60", "--save-every", "6", "--width", "1024", "--output", "out"]
+    flags = ["--steps", "40", "--save-every", "5", "--width", "1024", "--output", "out"]
     ended = subprocess.run(
         [sys.executable, str(DEMO), *flags],
         cwd=tmp_path,
@@ -31,6 +31,7 @@ def test_the_demo_is_killed_in_a_save_and_ends_with_the_same_bits(tmp_path: Path
     assert (tmp_path / "out" / "loss.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_run_that_is_already_done_has_nothing_to_do(tmp_path: Path) -> None:
     program = DEMO.with_name("train_digits.py")
     flags = ["--steps", "2", "--save-every", "2", "--width", "8"]

@@ -279,7 +279,7 @@ def test_a_step_without_metrics_has_none() -> None:
         assert manager.metrics(1) is None
         assert manager.metrics(2) == {}
         assert manager.best("loss") is None
-        with pytest.raises(CheckpointNotFound, match="no step 3. There are 1, 2"):
+        with pytest.raises(CheckpointNotFound, match=r"no step 3\. There are 1, 2"):
             manager.metrics(3)
 
 
@@ -309,7 +309,7 @@ def test_loading_takes_a_step_a_target_and_options() -> None:
     target = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     part = manager.load(1, target, extra="ignore")
     assert same(part, {"w": jnp.asarray(state(1)["w"])})
-    with pytest.raises(CheckpointNotFound, match="no step 3. There are 1, 2"):
+    with pytest.raises(CheckpointNotFound, match=r"no step 3\. There are 1, 2"):
         manager.load(3)
     with pytest.raises(TypeError, match="colour"):
         manager.load(1, colour="red")  # type: ignore[call-arg]
@@ -439,11 +439,17 @@ def test_after_close_it_reads_but_does_not_save() -> None:
     assert manager.steps() == [1]
 
 
-def test_an_exception_in_the_block_comes_out_and_the_save_is_finished() -> None:
-    disk = MemoryStore()
-    with pytest.raises(ZeroDivisionError) as caught, Manager(ROOT, store=disk) as manager:
+def save_then_divide(manager: Manager) -> None:
+    with manager:
         manager.save(1, state(1))
         _ = 1 // 0
+
+
+def test_an_exception_in_the_block_comes_out_and_the_save_is_finished() -> None:
+    disk = MemoryStore()
+    manager = Manager(ROOT, store=disk)
+    with pytest.raises(ZeroDivisionError) as caught:
+        save_then_divide(manager)
     assert not hasattr(caught.value, "__notes__")
     assert manager.steps() == [1]
     with pytest.raises(RuntimeError, match="closed"):

@@ -44,8 +44,10 @@ def test_zeros_in_front_are_as_many_as_the_width_asks(width: int | None, found: 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a", "-1", "+1", "1.0", "1_0", "١", "²", " 1", "1\n", "1e3", "step_1", "_1", "9" * 300]
-    + ["1.orbax-checkpoint-tmp-0", "1.orbax-checkpoint-tmp", "metadata", "0x10"],
+    [
+        *["", "a", "-1", "+1", "1.0", "1_0", "١", "²", " 1", "1\n", "1e3", "step_1", "_1", "0x10"],
+        *["1.orbax-checkpoint-tmp-0", "1.orbax-checkpoint-tmp", "metadata", "9" * 300],
+    ],
 )
 def test_other_names_are_no_steps(name: str) -> None:
     assert PlainNaming().step(name) is None

@@ -28,7 +28,12 @@ def _same_leaf(x: Any, y: Any) -> bool:
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x, y = jax.random.key_data(x), jax.random.key_data(y)
     a, b = np.asarray(x), np.asarray(y)
-    return type(x) is type(y) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return (
+        type(x) is type(y)
+        and a.dtype == b.dtype
+        and a.shape == b.shape
+        and a.tobytes() == b.tobytes()
+    )
 
 
 def fill(store: Store, steps: list[int], **options: Any) -> None:

@@ -16,6 +16,7 @@ from pertinax._formats.item import ItemContent
 from pertinax._formats.manifest import Codec, StoredLeaf
 from pertinax._formats.metadata.names import OrbaxName, orbax_names
 from pertinax._formats.zarr.dtypes import native_name, numpy_dtype, storage_dtype
+from pertinax._hosts import this_job
 from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import choose_chunk_shape
 from pertinax._plan.write import SMALL_BYTES, ArrayPieces, plan_write
@@ -31,8 +32,10 @@ _TENSORSTORE_FILE_BYTES = 1 << 31
 def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
     """Understand `tree`, plan its bytes and hold them still.
 
-    Raises `UnsupportedLeaf` or `InvalidOption`; nothing has been written by then.
+    Raises `UnsupportedLeaf`, `InvalidOption` or `UnsupportedTopology`; nothing has been written
+    by then.
     """
+    this_job()
     flat = _flatten(tree)
     with collector_paused(len(flat.leaves)):
         return _prepare(flat, options, mode)

@@ -13,6 +13,7 @@ from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
+from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible
 from pertinax.errors import CheckpointExists
 from pertinax.typing import PathLike, PyTree
@@ -101,8 +102,9 @@ def save_async(
 
 def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
     """Whether to skip. Raises `CheckpointExists` before any work is done."""
-    if options.exists == "replace" or find_visible(store, final) is None:
-        return False
+    with storage_errors("look at the target", final, names_too=True):
+        if options.exists == "replace" or find_visible(store, final) is None:
+            return False
     if options.exists == "skip":
         return True
     raise CheckpointExists(

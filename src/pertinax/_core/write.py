@@ -20,6 +20,7 @@ from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft, open_draft
+from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import parent_of
 from pertinax._store.workers import Workers
 from pertinax._tree.skeleton import Node
@@ -61,12 +62,20 @@ def write_checkpoint(
     """
     begun_ns = time.time_ns()
     check_room(store, final, contents.total_bytes)
+    # Whatever it is that appears or vanishes under our hands, it is not the path that the user gave.
+    with storage_errors("save the checkpoint", final, names_too=True):
+        _write(store, final, contents, options, progress, begun_ns)
+    seconds = (time.time_ns() - begun_ns) / 1e9
+    _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
+
+
+def _write(
+    store: Store, final: str, contents: Contents, options: SaveOptions, progress: Progress | None, begun_ns: int
+) -> None:
     with open_draft(store, final, mode=options.mode) as draft, Workers(options.threads, "pertinax-write") as workers:
         counter = _Counter(contents.total_bytes, progress)
         write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
         draft.commit(replace=options.exists == "replace")
-    seconds = (time.time_ns() - begun_ns) / 1e9
-    _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
 
 
 def write_contents(
@@ -134,10 +143,11 @@ def _handlers(contents: Contents) -> Any:
 
 def check_room(store: Store, final: str, needed_bytes: int) -> None:
     """Raise `StorageFull` before anything is written, if it is plain that it cannot fit."""
-    place = parent_of(final)
-    while store.stat(place) is None and place != "/":
-        place = parent_of(place)
-    free = store.free_bytes(place)
+    with storage_errors("look for room", final):
+        place = parent_of(final)
+        while store.stat(place) is None and place != "/":
+            place = parent_of(place)
+        free = store.free_bytes(place)
     if free is not None and free < needed_bytes + _SPARE_BYTES:
         raise StorageFull(
             28,

@@ -1,74 +1,31 @@
 """The line of saves into one root: one at a time, each telling the next how it went.
 
-Knows the order of one step's life on the writer thread: written, visible, then retention. Knows
-nothing of when to save. All decisions rest on what the disk shows, not on what we hoped for.
+Knows the save in flight and who was told of its end. Knows nothing of when to save, nor of how a
+step is written.
 """
 
-import json
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, final
 
 from pertinax._core.open import DEFAULT_ITEM
 from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
 from pertinax._core.prepare import prepare
-from pertinax._core.write import Contents, write_checkpoint
-from pertinax._steps.deletion import Deleter
-from pertinax._steps.history import METRICS_ITEM, StepRecord, list_steps, read_record
-from pertinax._steps.naming import Naming
-from pertinax._steps.policies import Everything, KeepPolicy
-from pertinax._steps.retention import victims
-from pertinax._store.contract import Store
-from pertinax._store.leftovers import find_visible, join_path
-from pertinax.errors import CheckpointExists
+from pertinax._core.write import Contents
+from pertinax._steps.history import METRICS_ITEM
+from pertinax._steps.writing import StepWriter
 from pertinax.typing import PyTree
-
-_LOG: Final = logging.getLogger("pertinax")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class StepRoot:
-    """Where the steps of a run lie, and what they are called."""
-
-    store: Store
-    path: str
-    naming: Naming
-
-    def directory(self, step: int) -> str:
-        """Where a step is written."""
-        return join_path(self.path, self.naming.name(step))
-
-    def steps(self) -> dict[int, str]:
-        """The visible steps and their directories, ascending. See `list_steps`."""
-        return list_steps(self.store, self.path, self.naming)
 
 
 @final
 class SaveLine:
-    """Saves into one root, one after the other. The caller serialises `begin`.
+    """Saves into one root, one after the other. The caller serialises `begin`."""
 
-    Attributes:
-        last: the step whose save began last and did not fail, and when; or None.
-        doubtful: steps that became visible although their save failed in its very last sync. A
-            power cut may yet take them, so nobody was told that they are there.
-    """
-
-    def __init__(
-        self, root: StepRoot, keep: KeepPolicy, deleter: Deleter, *, last: tuple[int, float] | None
-    ) -> None:
-        self.last = last
-        self.doubtful: set[int] = set()
-        self._root = root
-        self._keep = keep
-        self._deleter = deleter
+    def __init__(self, writer: StepWriter) -> None:
+        self._writer = writer
         self._flight: Pending | None = None
         self._flight_step: int | None = None
-        # Only the one save at hand touches these: on the caller's thread first, then on its own.
-        self._records: dict[int, StepRecord] = {}
 
     def settle(self, timeout_s: float | None = None) -> None:
         """Wait for the save in flight; raise its failure, unless somebody has been told.
@@ -99,100 +56,31 @@ class SaveLine:
         raises; nothing has been written then.
         """
         begun_s = time.monotonic()
-        self._refuse_if_taken(step)
-        self._rehearse(step, metrics)
+        writer = self._writer
+        writer.refuse_if_taken(step)
+        writer.rehearse(step, metrics)
         items: dict[str, Any] = {DEFAULT_ITEM: prepare(tree, options, options.snapshot)}
         if metrics is not None:
             items[METRICS_ITEM] = {METRICS_ITEM: metrics}
         contents = Contents(items)
-        before, self.last = self.last, (step, now_s)
+        before, writer.last = writer.last, (step, now_s)
 
         def work(progress: Callable[[int, int], None]) -> None:
             try:
-                self._write(step, contents, options, progress)
+                writer.write(step, contents, options, progress)
             except BaseException:
-                self.last = before
+                writer.last = before
                 raise
 
         try:
             flight = Pending(
-                self._root.directory(step),
+                writer.root.directory(step),
                 work,
                 begun_s=begun_s,
                 total_bytes=contents.total_bytes,
             )
         except BaseException:  # no thread to be had
-            self.last = before
+            writer.last = before
             raise
         self._flight, self._flight_step = flight, step
         return flight
-
-    def _refuse_if_taken(self, step: int) -> None:
-        taken = self._root.steps().get(step)
-        if taken is None:
-            return
-        why = "it became visible although its save failed; " if step in self.doubtful else ""
-        raise CheckpointExists(f"step {step} is at {taken}: {why}delete({step}) makes room for it")
-
-    def _rehearse(self, step: int, metrics: bytes | None) -> None:
-        """Let the policy decide once in advance: what it raises comes before a byte is written."""
-        if isinstance(self._keep, Everything):
-            return
-        measured = None if metrics is None else json.loads(metrics)
-        record = StepRecord(step, time.time_ns(), measured, self._root.directory(step))
-        victims([*self._refresh(), record], self._keep, protect={step})
-
-    def _write(
-        self,
-        step: int,
-        contents: Contents,
-        options: SaveOptions,
-        progress: Callable[[int, int], None],
-    ) -> None:
-        final = self._root.directory(step)
-        try:
-            write_checkpoint(self._root.store, final, contents, options, progress)
-        except BaseException as error:
-            error.add_note(f"while saving step {step} to {final}")
-            self._note_doubt(step, final, error)
-            raise
-        self.doubtful.discard(step)
-        self._retain(step)
-
-    def _note_doubt(self, step: int, final: str, error: BaseException) -> None:
-        """A failing last sync comes after the step has become visible (see `Draft.commit`)."""
-        if isinstance(error, CheckpointExists):
-            return
-        try:
-            visible = find_visible(self._root.store, final) is not None
-        except Exception:  # noqa: BLE001 - a store that is gone shows nothing to anybody
-            return
-        if visible:
-            self.doubtful.add(step)
-            error.add_note("the step is visible and whole, but a power cut may take it away")
-
-    def _retain(self, step: int) -> None:
-        """Let go what the policy does not keep. The step is saved: nothing here may deny that."""
-        if isinstance(self._keep, Everything):
-            return
-        try:
-            history = self._refresh()
-            places = {record.step: record.directory for record in history}
-            for victim in victims(history, self._keep, protect={step}):
-                if self._deleter.delete(places[victim]):
-                    _LOG.info("deleted step=%d path=%s", victim, places[victim])
-        except Exception:  # noqa: BLE001 - a policy of the user's may raise anything
-            _LOG.exception("nothing was deleted after step=%d", step)
-
-    def _refresh(self) -> list[StepRecord]:
-        """What the disk shows now; a step's notes are read once."""
-        found = self._root.steps()
-        for step in self._records.keys() - found.keys():
-            del self._records[step]
-        for step, directory in found.items():
-            known = self._records.get(step)
-            if known is None or not known.readable:
-                record = read_record(self._root.store, step, directory, metrics=True, times=True)
-                if record is not None:
-                    self._records[step] = record
-        return [self._records[s] for s in found if s in self._records and s not in self.doubtful]

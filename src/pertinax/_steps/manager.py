@@ -27,7 +27,7 @@ from pertinax._core.pending import Pending
 from pertinax._core.places import locate
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.history import StepRecord, read_history, read_metrics, read_record
-from pertinax._steps.line import SaveLine, StepRoot
+from pertinax._steps.line import SaveLine
 from pertinax._steps.metrics import encode_metrics
 from pertinax._steps.naming import PlainNaming, step_number
 from pertinax._steps.policies import (
@@ -40,6 +40,7 @@ from pertinax._steps.policies import (
     save_policy,
 )
 from pertinax._steps.recovery import open_root
+from pertinax._steps.writing import StepRoot, StepWriter
 from pertinax._store.contract import Store
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
 from pertinax.typing import PathLike, PyTree
@@ -119,13 +120,15 @@ class Manager:
         self._root = StepRoot(where, path, PlainNaming(prefix, width))
         open_root(where, path)
         self._deleter = Deleter(where)
-        self._line = SaveLine(self._root, keep, self._deleter, last=_last_save(self._root))
+        last = _last_save(self._root)
+        self._writer = StepWriter(self._root, keep, self._deleter, last=last)
+        self._line = SaveLine(self._writer)
         self._turn = threading.RLock()  # a signal handler may save in the middle of a save
         self._closed = False
 
     def should_save(self, step: int) -> bool:
         """Whether the save policy wants this step. Looks at no file."""
-        last_step, last_time_s = self._line.last or (None, None)
+        last_step, last_time_s = self._writer.last or (None, None)
         return self._policy.due(
             step_number(step), SaveContext(last_step, last_time_s, self._clock())
         )
@@ -205,7 +208,7 @@ class Manager:
 
     def steps(self) -> list[int]:
         """The steps that are visible now, ascending; none that is in flight or has failed."""
-        return [step for step in self._root.steps() if step not in self._line.doubtful]
+        return [step for step in self._root.steps() if step not in self._writer.doubtful]
 
     def latest(self) -> int | None:
         """The largest of `steps()`, or None."""
@@ -229,7 +232,7 @@ class Manager:
         """The visible steps with times and metrics, ascending. Reads small files of each step."""
         root = self._root
         records = read_history(root.store, root.path, root.naming, metrics=True, times=True)
-        return [record for record in records if record.step not in self._line.doubtful]
+        return [record for record in records if record.step not in self._writer.doubtful]
 
     def delete(self, step: int) -> None:
         """Delete a step, be it the newest. When this returns it is invisible, durably.
@@ -240,7 +243,7 @@ class Manager:
         if self._line.is_writing(number):
             self._line.settle()
         self._deleter.delete_or_raise(_place(self._root, number))
-        self._line.doubtful.discard(number)
+        self._writer.doubtful.discard(number)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the save in flight is durable and old steps are gone; raise its failure.

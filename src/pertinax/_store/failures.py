@@ -15,17 +15,19 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextlib.contextmanager
-def storage_errors(action: str, path: str) -> Iterator[None]:
+def storage_errors(action: str, path: str, *, names_too: bool = False) -> Iterator[None]:
     """Turn `OSError`s of the block into `StorageFull` or `StorageError`: "could not <action>: ...".
 
     `FileExistsError` and `FileNotFoundError` pass as they are: only the caller knows whether they
-    mean a taken path, a missing checkpoint or a broken one.
+    mean a taken path, a missing checkpoint or a broken one. With `names_too` they mean neither.
     """
     try:
         yield
-    except (PertinaxError, FileExistsError, FileNotFoundError):
+    except PertinaxError:
         raise
     except OSError as error:
+        if isinstance(error, FileExistsError | FileNotFoundError) and not names_too:
+            raise
         kind = StorageFull if error.errno in _FULL else StorageError
         text = f"could not {action}: {error.strerror or error}"
         named: object = error.filename

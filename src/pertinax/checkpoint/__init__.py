@@ -8,7 +8,7 @@
 Knows names only. Its adapters translate; the engine does the work.
 """
 
-from pertinax._version import VERSION as __version__
+from pertinax import __version__ as __version__
 from pertinax.checkpoint import args as args
 from pertinax.checkpoint import checkpoint_args as checkpoint_args
 from pertinax.checkpoint import checkpoint_utils as checkpoint_utils
@@ -26,7 +26,9 @@ from pertinax.checkpoint.checkpoint_manager import (
     AbstractCheckpointManager as AbstractCheckpointManager,
 )
 from pertinax.checkpoint.checkpoint_manager import CheckpointManager as CheckpointManager
-from pertinax.checkpoint.checkpoint_manager import CheckpointManagerOptions as CheckpointManagerOptions
+from pertinax.checkpoint.checkpoint_manager import (
+    CheckpointManagerOptions as CheckpointManagerOptions,
+)
 from pertinax.checkpoint.checkpointer import Checkpointer as Checkpointer
 from pertinax.checkpoint.future import Future as Future
 from pertinax.checkpoint.handlers import AsyncCheckpointHandler as AsyncCheckpointHandler

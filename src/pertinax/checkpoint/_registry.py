@@ -1,6 +1,8 @@
-"""The registries that the mirrored API keeps for the whole program: which handler class belongs to which args class.
+"""The registries that the mirrored API keeps for the whole program: which handler class belongs to
+which args class.
 
-Knows the maps, and nothing of what fills them. This is the one module of the library with state of its own.
+Knows the maps, and nothing of what fills them. This is the one module of the library with state of
+its own.
 """
 
 SAVE_HANDLERS: dict[type, type] = {}

@@ -28,7 +28,7 @@ class AbstractCheckpointer(abc.ABC):
         """Nothing any more: `metadata` tells."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to do unless a subclass has something
         """Let go of everything."""
 
     def __enter__(self) -> Self:

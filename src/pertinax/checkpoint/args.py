@@ -3,18 +3,26 @@
 Knows where they are defined. Knows nothing itself.
 """
 
-from pertinax.checkpoint.checkpoint_args import CheckpointArgs as CheckpointArgs
-from pertinax.checkpoint.checkpoint_args import get_registered_args_cls as get_registered_args_cls
-from pertinax.checkpoint.checkpoint_args import get_registered_handler_cls as get_registered_handler_cls
-from pertinax.checkpoint.checkpoint_args import has_registered_args as has_registered_args
-from pertinax.checkpoint.checkpoint_args import register_with_handler as register_with_handler
+from pertinax.checkpoint.checkpoint_args import (
+    CheckpointArgs,
+    get_registered_args_cls,
+    get_registered_handler_cls,
+    has_registered_args,
+    register_with_handler,
+)
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeArgs as Composite
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs as JsonRestore
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as JsonSave
-from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeRestoreArgs as PyTreeRestore
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
+    PyTreeRestoreArgs as PyTreeRestore,
+)
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeSaveArgs as PyTreeSave
-from pertinax.checkpoint.handlers.standard_checkpoint_handler import StandardRestoreArgs as StandardRestore
-from pertinax.checkpoint.handlers.standard_checkpoint_handler import StandardSaveArgs as StandardSave
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
+    StandardRestoreArgs as StandardRestore,
+)
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
+    StandardSaveArgs as StandardSave,
+)
 
 __all__ = [
     "CheckpointArgs",

@@ -1,7 +1,7 @@
 """The checkpointer that goes on in the background.
 
-Knows which part of a save the program waits for, and how the other part's failure reaches it. The thread and the
-publication are the engine's.
+Knows which part of a save the program waits for, and how the other part's failure reaches it. The
+thread and the publication are the engine's.
 """
 
 import time
@@ -24,10 +24,12 @@ from pertinax.typing import PathLike
 
 
 class AsyncCheckpointer(Checkpointer):
-    """Saves in the background: when `save` returns, the program may change or donate what it passed in.
+    """Saves in the background: when `save` returns, the program may change or donate what it passed
+    in.
 
-    A failure in the background is raised once, by whichever comes next of `save`, `restore`, `wait_until_finished`,
-    `check_for_errors` and `close`; if none does, it is written to stderr. Nothing of that save becomes visible.
+    A failure in the background is raised once, by whichever comes next of `save`, `restore`,
+    `wait_until_finished`, `check_for_errors` and `close`; if none does, it is written to stderr.
+    Nothing of that save becomes visible.
 
     >>> checkpointer = AsyncCheckpointer(StandardCheckpointHandler())
     >>> checkpointer.save("runs/first", args=StandardSave(tree))
@@ -54,11 +56,14 @@ class AsyncCheckpointer(Checkpointer):
         )
         if not isinstance(self._handler, AsyncCheckpointHandler):
             raise TypeError(
-                f"{type(handler).__name__} cannot save in the background: give an AsyncCheckpointHandler, or use "
+                f"{type(handler).__name__} cannot save in the background: "
+                "give an AsyncCheckpointHandler, or use "
                 f"Checkpointer"
             )
         self._async_options = async_options or AsyncOptions()
-        self._timeout_secs = timeout_secs if timeout_secs is not None else self._async_options.timeout_secs
+        self._timeout_secs = (
+            timeout_secs if timeout_secs is not None else self._async_options.timeout_secs
+        )
         self._pending: Pending | None = None
 
     def save(self, directory: PathLike, *args: Any, force: bool = False, **kwargs: Any) -> None:
@@ -85,7 +90,9 @@ class AsyncCheckpointer(Checkpointer):
         )
 
     def _finish(self, draft: Draft, place: Place, futures: Sequence[Future], begun_ns: int) -> None:
-        """The background part. It ends only when every future has, so that nobody writes into an abandoned draft."""
+        """The background part. It ends only when every future has, so that nobody writes into an
+        abandoned draft.
+        """
         with draft:
             _wait_for_all(futures)
             self._handler.finalize(epath.Path(draft.path))
@@ -103,7 +110,8 @@ class AsyncCheckpointer(Checkpointer):
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Wait for the save in the background, then restore.
 
-        Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or does not fit.
+        Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or
+        does not fit.
         """
         self.wait_until_finished()
         return super().restore(directory, *args, **kwargs)

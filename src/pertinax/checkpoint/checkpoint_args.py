@@ -14,7 +14,9 @@ T = TypeVar("T", bound=type)
 
 @dataclasses.dataclass
 class CheckpointArgs:
-    """What a handler is told about one save or restore. Subclass it as a dataclass and register the subclass."""
+    """What a handler is told about one save or restore. Subclass it as a dataclass and register
+    the subclass.
+    """
 
 
 def register_with_handler(
@@ -27,7 +29,8 @@ def register_with_handler(
     ... class MySave(CheckpointArgs):
     ...     item: str
 
-    Raises `ValueError` if neither flag is set, `TypeError` for a class that is not one of `CheckpointArgs`.
+    Raises `ValueError` if neither flag is set, `TypeError` for a class that is not one of
+    `CheckpointArgs`.
     """
     if not (for_save or for_restore):
         raise ValueError("say what the args are for: for_save=True, for_restore=True, or both")
@@ -55,13 +58,15 @@ def get_registered_handler_cls(arg: Any) -> type:
     found = _registry.SAVE_HANDLERS.get(args_cls) or _registry.RESTORE_HANDLERS.get(args_cls)
     if found is None:
         raise ValueError(
-            f"no handler is registered for {args_cls.__qualname__}: decorate it with register_with_handler"
+            f"no handler is registered for {args_cls.__qualname__}: "
+            "decorate it with register_with_handler"
         )
     return found
 
 
 def get_registered_args_cls(handler: Any) -> tuple[type[CheckpointArgs], type[CheckpointArgs]]:
-    """The classes of args for saving and restoring of a handler class or instance, the first registered of each.
+    """The classes of args for saving and restoring of a handler class or instance, the first
+    registered of each.
 
     Raises `ValueError` if either is missing.
     """
@@ -71,7 +76,8 @@ def get_registered_args_cls(handler: Any) -> tuple[type[CheckpointArgs], type[Ch
     if save is None or restore is None:
         lacking = "saving" if save is None else "restoring"
         raise ValueError(
-            f"{handler_cls.__qualname__} has no args registered for {lacking}: decorate one with register_with_handler"
+            f"{handler_cls.__qualname__} has no args registered for {lacking}: "
+            "decorate one with register_with_handler"
         )
     return save, restore
 

@@ -398,6 +398,7 @@ class CheckpointManager(AbstractCheckpointManager):
         stats = RestoreStepStatistics(directory=str(directory or self._directory))
         stats.checkpoint_manager_start_time = time.time()
         check_args(items, args)
+        self._mode.check_restore(args)
         self.wait_until_finished()
         root = self._directory if directory is None else epath.Path(directory)
         stats.step = step = self._choose(step, root, is_own=directory is None)

@@ -20,12 +20,14 @@ from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, RestoreArgs
 STANDARD_ARRAY_TYPES = (int, float, np.ndarray, jax.Array)
 
 
-def construct_restore_args(target: Any, sharding_tree: Any = None, set_global_shape: bool = True) -> Any:
+def construct_restore_args(
+    target: Any, sharding_tree: Any = None, set_global_shape: bool = True
+) -> Any:
     """A tree like `target` with the restore args that bring back such leaves.
 
-    Leaves may be arrays, numbers, text, `jax.ShapeDtypeStruct`s, or the metadata of stored leaves. `sharding_tree` has
-    a sharding (or its metadata, or None) for each leaf; without it leaves say so themselves. Raises `ValueError` for
-    another leaf.
+    Leaves may be arrays, numbers, text, `jax.ShapeDtypeStruct`s, or the metadata of stored leaves.
+    `sharding_tree` has a sharding (or its metadata, or None) for each leaf; without it leaves say
+    so themselves. Raises `ValueError` for another leaf.
 
     >>> restore_args = construct_restore_args(abstract_state)
     >>> checkpointer.restore(path, item=abstract_state, restore_args=restore_args)
@@ -63,4 +65,6 @@ def _array_args(leaf: Any, sharding: Any, with_shape: bool) -> RestoreArgs:
         return RestoreArgs(kind, leaf.dtype)
     layout = sharding.to_jax_sharding() if isinstance(sharding, ShardingMetadata) else sharding
     shape = tuple(leaf.shape) if with_shape else None
-    return ArrayRestoreArgs(restore_type=jax.Array, dtype=leaf.dtype, sharding=layout, global_shape=shape)
+    return ArrayRestoreArgs(
+        restore_type=jax.Array, dtype=leaf.dtype, sharding=layout, global_shape=shape
+    )

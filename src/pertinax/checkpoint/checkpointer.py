@@ -17,10 +17,12 @@ from pertinax.typing import PathLike
 
 
 class Checkpointer(AbstractCheckpointer):
-    """Saves and restores through a handler; when `save` returns, the checkpoint is durable and visible.
+    """Saves and restores through a handler; when `save` returns, the checkpoint is durable and
+    visible.
 
-    A save appears as a whole or not at all, whatever happens meanwhile; `force=True` replaces an older checkpoint just
-    as safely. `temporary_path_class` and `checkpoint_metadata_store` are accepted and not needed.
+    A save appears as a whole or not at all, whatever happens meanwhile; `force=True` replaces an
+    older checkpoint just as safely. `temporary_path_class` and `checkpoint_metadata_store` are
+    accepted and not needed.
 
     >>> checkpointer = Checkpointer(PyTreeCheckpointHandler())
     >>> checkpointer.save("runs/first", args=PyTreeSave(tree))
@@ -62,7 +64,8 @@ class Checkpointer(AbstractCheckpointer):
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Restore what `args` ask for.
 
-        Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or does not fit.
+        Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or
+        does not fit.
         """
         found = find_finished(directory)
         return self._handler.restore(found, args=restore_args_of(self._handler, args, kwargs))

@@ -1,7 +1,7 @@
 """Futures: the end of work that is going on elsewhere.
 
-Knows how to wait, with a limit of time or without. Knows nothing of the work. Waiting never starts anything, and a wait
-that is not over in time says so.
+Knows how to wait, with a limit of time or without. Knows nothing of the work. Waiting never starts
+anything, and a wait that is not over in time says so.
 """
 
 import threading
@@ -58,7 +58,9 @@ class ThreadRaisingException(threading.Thread):
             self._exception = error
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end. Raises the target's failure, or `TimeoutError` if it is not over in time."""
+        """Wait for the end. Raises the target's failure, or `TimeoutError` if it is not over in
+        time.
+        """
         super().join(timeout)
         if self.is_alive():
             raise TimeoutError(f"thread {self.name} is still at work after {timeout} s")

@@ -14,7 +14,9 @@ class PyTreeCheckpointer(Checkpointer):
     >>> PyTreeCheckpointer().save("runs/first", {"w": weights})
     """
 
-    def __init__(self, primary_host: int | None = 0, use_ocdbt: bool = True, use_zarr3: bool = False) -> None:
+    def __init__(
+        self, primary_host: int | None = 0, use_ocdbt: bool = True, use_zarr3: bool = False
+    ) -> None:
         options = MultiprocessingOptions(primary_host=primary_host)
         handler = PyTreeCheckpointHandler(
             use_ocdbt=use_ocdbt, use_zarr3=use_zarr3, multiprocessing_options=options

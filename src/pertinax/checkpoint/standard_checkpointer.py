@@ -43,14 +43,16 @@ class StandardCheckpointer(AsyncCheckpointer):
             temporary_path_class=temporary_path_class,
         )
 
-    def save(  # type: ignore[override] - the mirrored API narrows it
+    def save(
         self, directory: PathLike, state: Any, *, save_args: Any = None, force: bool = False
     ) -> None:
-        """Begin to save a tree of arrays and numbers. Raises `ValueError` if the directory is taken."""
+        """Begin to save a tree of arrays and numbers. Raises `ValueError` if the directory is
+        taken.
+        """
         super().save(directory, args=StandardSaveArgs(state, save_args), force=force)
 
-    def restore(  # type: ignore[override] - likewise
-        self, directory: PathLike, target: Any = None, *, strict: bool = True
-    ) -> Any:
-        """A tree like `target`, or as it was saved. `strict=False` cuts or pads arrays to the target's shapes."""
+    def restore(self, directory: PathLike, target: Any = None, *, strict: bool = True) -> Any:
+        """A tree like `target`, or as it was saved. `strict=False` cuts or pads arrays to the
+        target's shapes.
+        """
         return super().restore(directory, args=StandardRestoreArgs(target, strict))

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jax import tree_util
 
-
 T = TypeVar("T")
 PyTree = Any
 PyTreeOf = PyTree | T
@@ -60,7 +59,9 @@ def is_empty_or_leaf(value: Any) -> bool:
 
 
 def get_param_names(item: Any) -> Any:
-    """The same tree with the name of each leaf and empty container in its place: its keys, joined by dots."""
+    """The same tree with the name of each leaf and empty container in its place: its keys, joined
+    by dots.
+    """
 
     def name(keypath: Sequence[Any], _: Any) -> str:
         return ".".join(tuple_path_from_keypath(keypath))
@@ -74,7 +75,9 @@ def to_flat_dict(
     keep_empty_nodes: bool = False,
     is_leaf: Callable[[Any], bool] | None = None,
 ) -> dict[Any, Any]:
-    """Leaves by their path: a tuple of texts, or with `sep` one text. `is_leaf` decides what is a leaf, if given."""
+    """Leaves by their path: a tuple of texts, or with `sep` one text. `is_leaf` decides what is a
+    leaf, if given.
+    """
     if is_leaf is None and keep_empty_nodes:
         is_leaf = is_empty_or_leaf
     pairs, _ = tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
@@ -87,10 +90,14 @@ def from_flat_dict(flat_dict: Mapping[Any, Any], target: Any = None, sep: str | 
 
     Raises `KeyError` if a leaf of the target is not there; what the target lacks is left out.
     """
-    flat = {tuple(key.split(sep)) if sep is not None else key: value for key, value in flat_dict.items()}
+    flat = {
+        tuple(key.split(sep)) if sep is not None else key: value for key, value in flat_dict.items()
+    }
     if target is not None:
         pairs, treedef = tree_util.tree_flatten_with_path(target)
-        return tree_util.tree_unflatten(treedef, [flat[tuple_path_from_keypath(path)] for path, _ in pairs])
+        return tree_util.tree_unflatten(
+            treedef, [flat[tuple_path_from_keypath(path)] for path, _ in pairs]
+        )
     out: dict[str, Any] = {}
     for path, value in flat.items():
         below = out
@@ -161,10 +168,11 @@ def _child(container: Any, name: str | int) -> Any:
 def to_shape_dtype_struct(
     x: Any, dtype: Any = None, scalar_dtype: Callable[[Any], Any] | type | None = None
 ) -> Any:
-    """What a leaf looks like, as a `jax.ShapeDtypeStruct`: shape, dtype and, for JAX's own, its sharding.
+    """What a leaf looks like, as a `jax.ShapeDtypeStruct`: shape, dtype and, for JAX's own, its
+    sharding.
 
-    Python numbers come back as they are, or through `scalar_dtype`. Raises `ValueError` for text and whatever else has
-    no shape.
+    Python numbers come back as they are, or through `scalar_dtype`. Raises `ValueError` for text
+    and whatever else has no shape.
     """
     if isinstance(x, jax.Array | jax.ShapeDtypeStruct):
         sharding = getattr(x, "sharding", None)

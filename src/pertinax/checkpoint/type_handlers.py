@@ -1,7 +1,7 @@
 """Arguments of single leaves, and what the API calls the types of leaves.
 
-Knows how a program says in which dtype, chunks, type, shape and layout a leaf is to be saved or restored. Knows nothing
-of files.
+Knows how a program says in which dtype, chunks, type, shape and layout a leaf is to be saved or
+restored. Knows nothing of files.
 """
 
 import dataclasses
@@ -54,10 +54,11 @@ class ArrayRestoreArgs(RestoreArgs):
 
     Attributes:
         mesh, mesh_axes: where both are given, the array is laid out over them.
-        sharding: where it shall live otherwise (a sharding of JAX, or its metadata); None: as it was saved.
+        sharding: where it shall live otherwise (a sharding of JAX, or its metadata); None: as it
+            was saved.
         global_shape: the shape it shall have; None: the stored one.
-        strict: whether another `global_shape` than the stored one is an error; if not, the array is cut at the end, or
-            filled up with zeros.
+        strict: whether another `global_shape` than the stored one is an error; if not, the array is
+            cut at the end, or filled up with zeros.
     """
 
     restore_type: Any = jax.Array

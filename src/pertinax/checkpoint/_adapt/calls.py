@@ -1,7 +1,7 @@
 """Calls: what a program passes to a checkpointer becomes the args of its handler.
 
-Knows the two ways to call: with an instance of args, or with the fields of the registered args class. Knows nothing of
-handlers beyond their registration.
+Knows the two ways to call: with an instance of args, or with the fields of the registered args
+class. Knows nothing of handlers beyond their registration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from pertinax.checkpoint.checkpoint_args import CheckpointArgs, get_registered_a
 
 
 def save_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs:
-    """The args of a save. Raises `TypeError` if something stands beside an instance of args, which would be lost."""
+    """The args of a save. Raises `TypeError` if something stands beside an instance of args, which
+    would be lost.
+    """
     given = _given(args, kwargs)
     return (
         given
@@ -39,7 +41,8 @@ def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs | N
     others += [name for name, value in kwargs.items() if value is not found and value is not None]
     if others:
         raise TypeError(
-            f"{type(found).__name__} says all there is to say: put what else was passed ({', '.join(others)}) into it"
+            f"{type(found).__name__} says all there is to say: "
+            f"put what else was passed ({', '.join(others)}) into it"
         )
     return found
 

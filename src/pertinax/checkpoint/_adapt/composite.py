@@ -1,6 +1,7 @@
 """Composite: several named things as one value.
 
-Knows how a program reaches them: by attribute, by subscript, by set operations. Knows nothing of checkpoints.
+Knows how a program reaches them: by attribute, by subscript, by set operations. Knows nothing of
+checkpoints.
 """
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -33,7 +34,9 @@ class Composite(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.__items__:
-            raise UnknownItem(f"there is no {key!r}, there is: {', '.join(self.__items__) or 'nothing'}")
+            raise UnknownItem(
+                f"there is no {key!r}, there is: {', '.join(self.__items__) or 'nothing'}"
+            )
         return self.__items__[key]
 
     def __getattr__(self, name: str) -> Any:

@@ -63,6 +63,11 @@ class ItemMode:
 
     # ----------------------------------------------------------------------------------- restoring
 
+    def check_restore(self, args: Any) -> None:
+        """Raise `ValueError` for args that do not fit what was settled, if anything was."""
+        if self.default_item is not None:
+            check_mode(args, default_item=self.default_item)
+
     def restore(self, path: epath.Path, items: Any, kwargs: Any, args: Any) -> Any:
         """The item, or all that were asked for by name, of the step at `path`."""
         stored_single = (path / DEFAULT_ITEM_NAME).is_dir()

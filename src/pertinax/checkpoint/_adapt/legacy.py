@@ -1,6 +1,7 @@
 """Handlers without args of their own, made to look like those that have them.
 
-Knows how to carry positional and keyword arguments through a checkpointer. Knows nothing of what they mean.
+Knows how to carry positional and keyword arguments through a checkpointer. Knows nothing of what
+they mean.
 """
 
 import dataclasses
@@ -23,6 +24,11 @@ class LegacyHandler(CheckpointHandler):
 
     def __init__(self, handler: CheckpointHandler) -> None:
         self._handler = handler
+
+    @property
+    def inner(self) -> CheckpointHandler:
+        """The handler that a program gave."""
+        return self._handler
 
     def save(self, directory: epath.Path, args: "LegacyArgs") -> None:
         """Save as the handler does."""
@@ -80,7 +86,11 @@ class AsyncLegacyArgs(LegacyArgs):
 
 def get_legacy_handler_wrapper(handler: CheckpointHandler) -> LegacyHandler:
     """A handler with registered args around one without."""
-    return AsyncLegacyHandler(handler) if isinstance(handler, AsyncCheckpointHandler) else LegacyHandler(handler)
+    return (
+        AsyncLegacyHandler(handler)
+        if isinstance(handler, AsyncCheckpointHandler)
+        else LegacyHandler(handler)
+    )
 
 
 def with_args(handler: Any) -> Any:
@@ -90,4 +100,4 @@ def with_args(handler: Any) -> Any:
 
 def unwrapped(handler: Any) -> Any:
     """The handler that a program gave."""
-    return handler._handler if isinstance(handler, LegacyHandler) else handler  # noqa: SLF001 - this module's own
+    return handler.inner if isinstance(handler, LegacyHandler) else handler

@@ -27,7 +27,6 @@ from pertinax.checkpoint.handlers.handler_registration import (
     CheckpointHandlerRegistry,
     DefaultCheckpointHandlerRegistry,
 )
-from pertinax.checkpoint.handlers.handler_wrapper import with_args
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
 from pertinax.checkpoint.options import AsyncOptions
 
@@ -145,7 +144,7 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
     if asynchronous and len(asynchronous) < len(named):
         _LOG.error("some checkpointers are asynchronous: so is every save of this manager")
     timeouts = [_timeout(one) for one in asynchronous]
-    handlers = {name: with_args(one.handler) for name, one in named.items()}
+    handlers = {name: one.handler for name, one in named.items()}
     composite = _closed_composite((), handlers, options)
     checkpointer = _checkpointer(
         composite,
@@ -160,7 +159,7 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
 def _from_handlers(names: Iterable[str], given: Any, options: CheckpointManagerOptions) -> Backing:
     single = given is not None and not isinstance(given, Mapping)
     named = {DEFAULT_ITEM_NAME: given} if single else dict(cast("Handlers", given or {}))
-    handlers = {name: with_args(one) for name, one in named.items() if one is not None}
+    handlers = {name: Checkpointer(one).handler for name, one in named.items() if one is not None}
     everything = frozenset(names) | frozenset(named)
     composite = _closed_composite(sorted(everything - set(handlers)), handlers, options)
     checkpointer = _checkpointer(

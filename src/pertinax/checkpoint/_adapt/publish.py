@@ -1,7 +1,7 @@
 """Publishing: the directories that checkpointers work in, from a free name to a visible checkpoint.
 
-Knows drafts, the notes that handlers leave, and what makes a directory a finished checkpoint. The syncs and renames
-are the engine's.
+Knows drafts, the notes that handlers leave, and what makes a directory a finished checkpoint. The
+syncs and renames are the engine's.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,9 @@ class Place(NamedTuple):
 
 
 def choose_place(directory: PathLike, *, force: bool) -> Place:
-    """Look at the directory before anything is done. Raises `ValueError` if it is taken and `force` is false."""
+    """Look at the directory before anything is done. Raises `ValueError` if it is taken and
+    `force` is false.
+    """
     store, final = locate(directory)
     if not force and find_visible(store, final) is not None:
         raise DestinationExists(f"Destination {final} already exists: force=True replaces it")
@@ -54,31 +56,50 @@ def begin(place: Place, options: FileOptions) -> Draft:
     return open_draft(place.store, place.final, mode=0o777 if mode is None else mode)
 
 
-def publish(draft: Draft, place: Place, handler: Any, *, begun_ns: int, custom: Mapping[str, Any] | None = None) -> None:
-    """Add notes and ledger, make all durable, and make it visible. An existing checkpoint stays until then."""
+def publish(
+    draft: Draft,
+    place: Place,
+    handler: Any,
+    *,
+    begun_ns: int,
+    custom: Mapping[str, Any] | None = None,
+) -> None:
+    """Add notes and ledger, make all durable, and make it visible. An existing checkpoint stays
+    until then.
+    """
     inner = unwrapped(handler)
     if isinstance(inner, CompositeCheckpointHandler):
         names: Any = inner.handler_names()
     else:
         names = inner.typestr() if hasattr(inner, "typestr") else type(inner).__qualname__
-    seal(draft, begun_ns=begun_ns, item_handlers=names if isinstance(names, str | dict) else None, custom=custom)
+    seal(
+        draft,
+        begun_ns=begun_ns,
+        item_handlers=names if isinstance(names, str | dict) else None,
+        custom=custom,
+    )
     try:
         draft.commit(replace=place.force)
     except CheckpointExists as error:
-        raise DestinationExists(f"Destination {place.final} already exists: somebody else was faster") from error
+        raise DestinationExists(
+            f"Destination {place.final} already exists: somebody else was faster"
+        ) from error
 
 
 def find_finished(directory: PathLike) -> epath.Path:
     """Where the finished checkpoint lies that people call `directory`.
 
-    Raises `FileNotFoundError` if nothing is there, `ValueError` if it is a file or an unfinished save.
+    Raises `FileNotFoundError` if nothing is there, `ValueError` if it is a file or an unfinished
+    save.
     """
     store, path = locate(directory)
     found = find_visible(store, path)
     if found is None:
         raise CheckpointNotFound(2, "Checkpoint not found", path)
     if TMP_MARK in path.rpartition("/")[2]:
-        raise UnfinishedCheckpoint(f"Found incomplete checkpoint at {path}: its save was never published")
+        raise UnfinishedCheckpoint(
+            f"Found incomplete checkpoint at {path}: its save was never published"
+        )
     stat = store.stat(found)
     if stat is None or not stat.is_dir:
         raise NotACheckpoint(f"{path} is not a directory, so it is not a checkpoint")

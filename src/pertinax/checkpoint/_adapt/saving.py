@@ -1,6 +1,7 @@
 """Saving: a tree and the args of its leaves, on their way into the directory of an item.
 
-Knows `SaveArgs` and the directory that a handler is given. The plan, the bytes and the files are the engine's.
+Knows `SaveArgs` and the directory that a handler is given. The plan, the bytes and the files are
+the engine's.
 """
 
 import dataclasses
@@ -40,7 +41,8 @@ _OUR_DIRS = frozenset({ARRAY_METADATAS_DIR, "d"})
 def begin_save(directory: PathLike, item: Any, save_args: Any = None) -> "Future[None]":
     """Hold the bytes of `item`, then write them into `directory` on a thread; its end is returned.
 
-    Raises `ValueError` for an empty item, a leaf that cannot be stored, or `save_args` of another structure.
+    Raises `ValueError` for an empty item, a leaf that cannot be stored, or `save_args` of another
+    structure.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
@@ -67,7 +69,9 @@ def _ignore(_: int) -> None:
 
 
 def clear_item(store: Store, path: str) -> None:
-    """Make the directory of an item; if it has one already, remove that: a handler may be used by itself, and twice."""
+    """Make the directory of an item; if it has one already, remove that: a handler may be used by
+    itself, and twice.
+    """
     if store.stat(path) is None:
         make_dirs(store, path)
         return

@@ -1,7 +1,8 @@
 """Stored trees: an item on disk as the mirrored API shows it, and its way back into the program.
 
-Knows how targets, restore args and stored leaves are paired by the API's rules: structures must agree exactly, types
-need not, and empty containers of the target win. The reading itself is the engine's.
+Knows how targets, restore args and stored leaves are paired by the API's rules: structures must
+agree exactly, types need not, and empty containers of the target win. The reading itself is the
+engine's.
 """
 
 import os
@@ -18,7 +19,7 @@ from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of
 from pertinax._tree.flatten import flatten
-from pertinax._tree.paths import Path, path_text, exact_path, text_path
+from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
@@ -31,7 +32,9 @@ _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
 
 
 class StoredTree:
-    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an empty container."""
+    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an
+    empty container.
+    """
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
@@ -47,7 +50,9 @@ class StoredTree:
             count += is_leaf
 
     def nest(self, values: Sequence[Any]) -> Any:
-        """Dicts and lists with one of `values` for each leaf; empty containers as the API has them."""
+        """Dicts and lists with one of `values` for each leaf; empty containers as the API has
+        them.
+        """
         at_slots = [
             empty_value(name.node) if slot is None else values[slot]
             for name, slot in zip(self.names, self.slots, strict=True)
@@ -55,7 +60,9 @@ class StoredTree:
         return nest(self.root, self.names, at_slots)
 
     def read(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
-        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that cannot be."""
+        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that
+        cannot be.
+        """
         translator = Translator()
         wishes = [translator.want(self.leaves[leaf], args) for leaf, args in wanted]
         if translator.misfits:
@@ -72,7 +79,8 @@ class StoredTree:
 def open_tree(directory: PathLike) -> StoredTree:
     """Open the item in `directory`, finished or not.
 
-    Raises `FileNotFoundError` if there is no tree in it, `CorruptCheckpoint` if it is not the one that was saved.
+    Raises `FileNotFoundError` if there is no tree in it, `CorruptCheckpoint` if it is not the one
+    that was saved.
     """
     store, path = locate(directory)
     stat = store.stat(path)
@@ -89,7 +97,9 @@ def open_tree(directory: PathLike) -> StoredTree:
 
 
 def check_beside(store: Store, directory: str, name: str) -> None:
-    """Compare a file of an item with what the ledger of its step, or of the item itself, says of it."""
+    """Compare a file of an item with what the ledger of its step, or of the item itself, says of
+    it.
+    """
     parent, item = parent_of(directory), os.path.basename(directory)
     for where, text in ((directory, name), (parent, f"{item}/{name}")):
         if name != LEDGER_FILE or where == parent:
@@ -111,7 +121,8 @@ def restore_into(
 ) -> Any:
     """A tree like `item`; of its leaves nothing but their places counts.
 
-    With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it lacks are left out.
+    With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it
+    lacks are left out.
     Otherwise the first difference in structure is an error: `RestoreMismatch`, with all of them.
     """
     stored = open_tree(directory)
@@ -144,7 +155,9 @@ def restore_into(
 
 
 def args_of(tree: Any, restore_args: Any) -> list[RestoreArgs]:
-    """The restore args for each leaf of `tree`; whatever else stands there counts as the default."""
+    """The restore args for each leaf of `tree`; whatever else stands there counts as the
+    default.
+    """
     found = align(tree, restore_args, "restore_args")
     return [args if isinstance(args, RestoreArgs) else RestoreArgs() for args in found]
 
@@ -163,7 +176,9 @@ class _Pairing:
         self._absent: list[Path] = []
 
     def take(self, path: Path) -> int | None:
-        """The position of the stored leaf or empty container at `path`, None if there is neither."""
+        """The position of the stored leaf or empty container at `path`, None if there is
+        neither.
+        """
         text = text_path(path)
         for table, key in (
             (self._plain, exact_path(path)),

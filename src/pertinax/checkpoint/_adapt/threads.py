@@ -1,7 +1,8 @@
 """Threads of the door: one for work in the background, one to run a coroutine.
 
-Knows threads and event loops. Knows nothing of checkpoints. A coroutine gets a loop of its own on a thread of its own,
-so that it runs the same from a script, from inside a running loop and in a notebook; nobody's loop is patched.
+Knows threads and event loops. Knows nothing of checkpoints. A coroutine gets a loop of its own on a
+thread of its own, so that it runs the same from a script, from inside a running loop and in a
+notebook; nobody's loop is patched.
 """
 
 import asyncio

@@ -18,8 +18,9 @@ MISSING = object()
 def align(tree: Any, other: Any, what: str) -> list[Any]:
     """For each leaf of `tree`, in the engine's order, what stands at its place in `other`.
 
-    The containers must be alike; where `other` has an empty container for a leaf, the answer is `MISSING`. Raises
-    `ValueError`, naming the first place that differs; `what` says what `other` is.
+    The containers must be alike; where `other` has an empty container for a leaf, the answer is
+    `MISSING`. Raises `ValueError`, naming the first place that differs; `what` says what `other`
+    is.
     """
     return list(_align(tree, other, (), what))
 
@@ -32,7 +33,8 @@ def _align(value: Any, other: Any, path: Path, what: str) -> Iterator[Any]:
         below = [] if other is None else children_of(other)
         if below:
             raise ValueError(
-                f"structure mismatch: {what} has a container at {path_text(path)!r}, the tree a leaf"
+                f"structure mismatch: {what} has a container at {path_text(path)!r}, "
+                "the tree a leaf"
             )
         yield MISSING if below is not None else other
         return
@@ -41,13 +43,15 @@ def _align(value: Any, other: Any, path: Path, what: str) -> Iterator[Any]:
     others = children_of(other) if other is not None else []
     if others is None or type(other) is not type(value):
         raise ValueError(
-            f"structure mismatch: {what} has {type(other).__name__} at {path_text(path)!r}, the tree "
+            f"structure mismatch: {what} has {type(other).__name__} at {path_text(path)!r}, "
+            "the tree "
             f"{type(value).__name__}"
         )
     by_key = dict(others)
     if by_key.keys() != dict(children).keys():
         raise ValueError(
-            f"structure mismatch: {what} has the keys {_listed(by_key)} at {path_text(path)!r}, the tree "
+            f"structure mismatch: {what} has the keys {_listed(by_key)} at {path_text(path)!r}, "
+            "the tree "
             f"{_listed(dict(children))}"
         )
     for key, child in children:
@@ -68,7 +72,9 @@ def empty_value(node: Node) -> Any:
 
 
 def nest(root: Node, names: Sequence[OrbaxName], values: Sequence[Any]) -> Any:
-    """Dicts and lists with `values` at `names`, which are those of every leaf and empty container below `root`."""
+    """Dicts and lists with `values` at `names`, which are those of every leaf and empty container
+    below `root`.
+    """
     if not root.children:
         return values[0]
     top: dict[str, Any] = {}

@@ -4,7 +4,7 @@ Knows `RestoreArgs` and its kin, and the type that was recorded for a leaf. Know
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -19,7 +19,13 @@ from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, RestoreArgs, is_
 from pertinax.errors import Misfit
 
 _LOG: Final = logging.getLogger("pertinax")
-_RECORDED: Final = {"jax": "jax", "key": "key", "numpy": "numpy", "bytes": "bytes", "str": "text"}
+_RECORDED: Final[Mapping[str, str]] = {
+    "jax": "jax",
+    "key": "key",
+    "numpy": "numpy",
+    "bytes": "bytes",
+    "str": "text",
+}
 
 
 class Wanted(NamedTuple):
@@ -30,7 +36,9 @@ class Wanted(NamedTuple):
 
 
 class Translator:
-    """Turns restore args into wishes; gathers what cannot be, and which layouts could not be rebuilt."""
+    """Turns restore args into wishes; gathers what cannot be, and which layouts could not be
+    rebuilt.
+    """
 
     def __init__(self) -> None:
         self.misfits: list[Misfit] = []
@@ -38,7 +46,9 @@ class Translator:
         self._homeless = 0
 
     def want(self, leaf: StoredLeaf, args: RestoreArgs) -> Wanted:
-        """What `args` ask of a stored leaf; a misfit is noted, and the rest of the answer then means nothing."""
+        """What `args` ask of a stored leaf; a misfit is noted, and the rest of the answer then
+        means nothing.
+        """
         recorded = _RECORDED.get(leaf.kind, "scalar")
         kind = _kind_of(args.restore_type, leaf) or recorded
         dtype = _dtype_name(args.dtype)
@@ -66,7 +76,8 @@ class Translator:
         """Say once that stored layouts could not be rebuilt, if so."""
         if self._homeless:
             _LOG.warning(
-                "restored to the default device leaves=%d reason='the devices they were saved from are not here; "
+                "restored to the default device leaves=%d reason='the devices "
+                "they were saved from are not here; "
                 "give shardings to place them'",
                 self._homeless,
             )
@@ -97,7 +108,7 @@ class Translator:
 
 
 def _dtype_name(dtype: Any) -> str | None:
-    if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if dtype is None or jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
         return None
     return np.dtype(dtype).name
 
@@ -124,13 +135,16 @@ def _given_sharding(args: RestoreArgs) -> Sharding | None:
 
 
 def _kind_of(restore_type: Any, leaf: StoredLeaf) -> str | None:
-    """The engine's kind for a type, or for the API's name of one; None where the recorded type stays."""
+    """The engine's kind for a type, or for the API's name of one; None where the recorded type
+    stays.
+    """
     if restore_type is None:
         return None
     if isinstance(restore_type, str):
         if is_empty_typestr(restore_type):
             raise ValueError(
-                f"leaf {path_text(leaf.path)!r} has a value: it cannot be restored as empty {restore_type}"
+                f"leaf {path_text(leaf.path)!r} has a value: "
+                f"it cannot be restored as empty {restore_type}"
             )
         named = {"jax.Array": "jax", "np.ndarray": "numpy", "scalar": "scalar", "string": "text"}
         if restore_type not in named:

@@ -21,8 +21,12 @@ from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeA
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
     CompositeCheckpointHandler as CompositeCheckpointHandler,
 )
-from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeOptions as CompositeOptions
-from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeResults as CompositeResults
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
+    CompositeOptions as CompositeOptions,
+)
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
+    CompositeResults as CompositeResults,
+)
 from pertinax.checkpoint.handlers.handler_registration import (
     CheckpointHandlerRegistry as CheckpointHandlerRegistry,
 )
@@ -37,7 +41,9 @@ from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeCheckpointHandler as PyTreeCheckpointHandler,
 )
-from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeRestoreArgs as PyTreeRestoreArgs
+from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
+    PyTreeRestoreArgs as PyTreeRestoreArgs,
+)
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeSaveArgs as PyTreeSaveArgs
 from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
     StandardCheckpointHandler as StandardCheckpointHandler,
@@ -45,4 +51,6 @@ from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
 from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
     StandardRestoreArgs as StandardRestoreArgs,
 )
-from pertinax.checkpoint.handlers.standard_checkpoint_handler import StandardSaveArgs as StandardSaveArgs
+from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
+    StandardSaveArgs as StandardSaveArgs,
+)

@@ -13,11 +13,16 @@ from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
 
 
 class AsyncCheckpointHandler(CheckpointHandler):
-    """A handler whose saves come in two parts: one that the program waits for, and one that it does not."""
+    """A handler whose saves come in two parts: one that the program waits for, and one that it
+    does not.
+    """
 
     @abc.abstractmethod
-    async def async_save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> list[Future] | None:
+    async def async_save(
+        self, directory: epath.Path, *args: Any, **kwargs: Any
+    ) -> list[Future] | None:
         """Take hold of all values, and return the futures of what is still being written.
 
-        When this returns, the program may change what it passed in. The coroutine runs on a loop of the library's own.
+        When this returns, the program may change what it passed in. The coroutine runs on a loop of
+        the library's own.
         """

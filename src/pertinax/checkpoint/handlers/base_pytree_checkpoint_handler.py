@@ -1,6 +1,7 @@
 """The handler for trees that the other tree handlers build on.
 
-Knows its own args only, no other way to be called. The work is the engine's, reached through `_adapt`.
+Knows its own args only, no other way to be called. The work is the engine's, reached through
+`_adapt`.
 """
 
 import dataclasses
@@ -25,8 +26,9 @@ _LOG: Final = logging.getLogger("pertinax")
 class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     """Saves and restores trees.
 
-    The limits on bytes in flight are accepted and checked; the engine keeps to budgets of its own. Whatever the options
-    say, files are written in the default layout, Zarr v2 inside OCDBT, which every reader understands.
+    The limits on bytes in flight are accepted and checked; the engine keeps to budgets of its own.
+    Whatever the options say, files are written in the default layout, Zarr v2 inside OCDBT, which
+    every reader understands.
     """
 
     def __init__(
@@ -44,15 +46,21 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         self._restore_bytes = restore_concurrent_bytes
         if not use_ocdbt or use_zarr3:
             _LOG.warning(
-                "layout not supported yet, the default is written use_ocdbt=%s use_zarr3=%s", use_ocdbt, use_zarr3
+                "layout not supported yet, the default is written use_ocdbt=%s use_zarr3=%s",
+                use_ocdbt,
+                use_zarr3,
             )
 
     def get_param_names(self, item: Any) -> Any:
         """The name of each leaf of `item`, in a tree of the same structure."""
         return get_param_names(item)
 
-    async def async_save(self, directory: epath.Path, args: "BasePyTreeSaveArgs") -> list[Future] | None:
-        """Hold the tree's bytes; the future returned is that of the files. Raises `ValueError` for an empty tree."""
+    async def async_save(
+        self, directory: epath.Path, args: "BasePyTreeSaveArgs"
+    ) -> list[Future] | None:
+        """Hold the tree's bytes; the future returned is that of the files. Raises `ValueError` for
+        an empty tree.
+        """
         _check_limit("save_concurrent", self._save_bytes)
         return [begin_save(directory, args.item, args.save_args)]
 
@@ -72,7 +80,9 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         return restore_into(directory, args.item, args.restore_args)
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is no tree."""
+        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
+        no tree.
+        """
         return describe_tree(directory)
 
 

@@ -1,4 +1,5 @@
-"""The contract of a handler: it knows how to write one item into a directory, and how to read it back.
+"""The contract of a handler: it knows how to write one item into a directory, and how to read it
+back.
 
 Knows the methods that a program may implement. Knows nothing of how they are called together.
 """
@@ -12,8 +13,9 @@ from etils import epath
 class CheckpointHandler(abc.ABC):
     """Saves and restores one kind of item. Handlers are not atomic; checkpointers make them so.
 
-    A handler with args of its own registers their classes with `register_with_handler`; checkpointers then call it as
-    `save(directory, args=...)`. What a handler writes need not be synced: that is done for it before publication.
+    A handler with args of its own registers their classes with `register_with_handler`;
+    checkpointers then call it as `save(directory, args=...)`. What a handler writes need not be
+    synced: that is done for it before publication.
     """
 
     @abc.abstractmethod
@@ -28,16 +30,18 @@ class CheckpointHandler(abc.ABC):
         """What is known of the item without reading its values."""
         return None
 
-    def finalize(self, directory: epath.Path) -> None:
+    def finalize(self, directory: epath.Path) -> None:  # noqa: B027 - optional
         """Called on one process once all have written; it may be on a background thread."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Let go of threads and files."""
 
     @classmethod
     def typestr(cls) -> str:
         """The name of the class as the notes of a checkpoint have it."""
         module = cls.__module__
-        if module.startswith("pertinax.checkpoint.handlers."):  # readers elsewhere know ours under Orbax's names
+        if module.startswith(
+            "pertinax.checkpoint.handlers."
+        ):  # readers elsewhere know ours under Orbax's names
             module = module.replace("pertinax.checkpoint.", "orbax.checkpoint._src.", 1)
         return f"{module}.{cls.__qualname__}"

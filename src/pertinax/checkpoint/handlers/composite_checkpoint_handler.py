@@ -1,6 +1,7 @@
 """The handler for several items in one checkpoint, each in a directory of its own.
 
-Knows which handler serves which item, and learns it as the program goes. Knows nothing of what handlers write.
+Knows which handler serves which item, and learns it as the program goes. Knows nothing of what
+handlers write.
 """
 
 import asyncio
@@ -40,9 +41,13 @@ _NO_ITEM = "LOCKED"
 
 @dataclasses.dataclass
 class CompositeOptions:
-    """How items are written. Directories are made inside one that nobody sees, whatever `temporary_path_class` says."""
+    """How items are written. Directories are made inside one that nobody sees, whatever
+    `temporary_path_class` says.
+    """
 
-    multiprocessing_options: MultiprocessingOptions = dataclasses.field(default_factory=MultiprocessingOptions)
+    multiprocessing_options: MultiprocessingOptions = dataclasses.field(
+        default_factory=MultiprocessingOptions
+    )
     temporary_path_class: Any = None
     file_options: FileOptions | None = None
 
@@ -50,8 +55,9 @@ class CompositeOptions:
 class CompositeCheckpointHandler(AsyncCheckpointHandler):
     """Saves and restores items by name, each through a handler of its own.
 
-    Without any arguments, items get the handler that their args are registered with. A registry says more, for all
-    or for some. Names and handlers given directly are the only items that there will be.
+    Without any arguments, items get the handler that their args are registered with. A registry
+    says more, for all or for some. Names and handlers given directly are the only items that there
+    will be.
 
     >>> handler = CompositeCheckpointHandler()
     >>> handler.save(path, args=CompositeArgs(state=StandardSave(tree), config=JsonSave({})))
@@ -95,7 +101,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         registry, known = self._handler_registry, self._handlers_of(item)
         if args is None:
             if not known:
-                raise ValueError(f"args for item {item!r} are None, and no handler is configured for it")
+                raise ValueError(
+                    f"args for item {item!r} are None, and no handler is configured for it"
+                )
             return known[0]
         if registry.has(item, args):
             return registry.get(item, args)
@@ -111,7 +119,8 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         undecided = item in self._item_names_without_registered_handlers
         if known or (self._closed_set and not undecided):
             raise ValueError(
-                f"item {item!r} with args of {type(args).__name__} does not match with any registered handler"
+                f"item {item!r} with args of {type(args).__name__} "
+                "does not match with any registered handler"
             )
         self._register(item, handler_cls())
         return self._get_or_set_handler(item, args)
@@ -124,7 +133,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             future.result()
 
     async def async_save(self, directory: epath.Path, args: "CompositeArgs") -> list[Future] | None:
-        """Begin to save each item. Raises `TypeError` or `ValueError` for args that no handler takes."""
+        """Begin to save each item. Raises `TypeError` or `ValueError` for args that no handler
+        takes.
+        """
         items = _checked(args)
         handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
         self._make_dirs(directory, handlers)
@@ -157,12 +168,19 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
 
     def handler_names(self) -> dict[str, str]:
         """The class name of the handler of each item of the last save."""
-        return {name: type(unwrapped(handler)).typestr() for name, handler in (self._saved or {}).items()}
+        return {
+            name: type(unwrapped(handler)).typestr()
+            for name, handler in (self._saved or {}).items()
+        }
 
     # --- reading
 
-    def restore(self, directory: epath.Path, args: "CompositeArgs | None" = None) -> "CompositeResults":
-        """The items that `args` name, or all. Raises `KeyError` for one that is not there, or has no handler."""
+    def restore(
+        self, directory: epath.Path, args: "CompositeArgs | None" = None
+    ) -> "CompositeResults":
+        """The items that `args` name, or all. Raises `KeyError` for one that is not there, or has
+        no handler.
+        """
         existing = _existing(directory)
         if args is None or not len(args):
             wanted = {name: self._default_restore_args(name) for name in existing}
@@ -170,7 +188,10 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             wanted = _checked(args)
             for name in wanted:
                 if name not in existing:
-                    raise KeyError(f'Item "{name}" was not found in the checkpoint. Available items: {existing}')
+                    raise KeyError(
+                        f'Item "{name}" was not found in the checkpoint. '
+                        f"Available items: {existing}"
+                    )
         results: dict[str, Any] = {}
         for name in sorted(wanted):
             handler = self._get_or_set_handler(name, wanted[name])
@@ -182,7 +203,8 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         known = self._handlers_of(name)
         if not known and name in self._item_names_without_registered_handlers:
             raise ValueError(
-                f"Item {name!r} has an undetermined `CheckpointHandler` when restoring: say with which args"
+                f"Item {name!r} has an undetermined `CheckpointHandler` "
+                "when restoring: say with which args"
             )
         if not known:
             raise KeyError(
@@ -193,7 +215,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         try:
             return args_cls()
         except TypeError as error:
-            raise ValueError(f"item {name!r} needs restore args: {args_cls.__name__} has no defaults") from error
+            raise ValueError(
+                f"item {name!r} needs restore args: {args_cls.__name__} has no defaults"
+            ) from error
 
     def metadata(self, directory: epath.Path) -> "CompositeResults":
         """What is known of each item; None where its handler is not known."""
@@ -211,7 +235,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
 
     def close(self) -> None:
         """Close every handler."""
-        handlers = {id(handler): handler for handler in self._handler_registry.get_all_entries().values()}
+        handlers = {
+            id(handler): handler for handler in self._handler_registry.get_all_entries().values()
+        }
         for handler in handlers.values():
             handler.close()
 
@@ -234,7 +260,9 @@ def _existing(directory: Any) -> list[str]:
     """The names of the items in a directory, in order."""
     store, path = locate(os.fspath(directory))
     names = [entry.name for entry in store.list_dir(path) if entry.is_dir]
-    return sorted(name for name in names if name != _NO_ITEM and TMP_MARK not in name and name[0] != ".")
+    return sorted(
+        name for name in names if name != _NO_ITEM and TMP_MARK not in name and name[0] != "."
+    )
 
 
 def flat_futures(result: Any) -> Iterable[Future]:

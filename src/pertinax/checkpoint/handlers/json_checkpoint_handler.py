@@ -25,7 +25,9 @@ METADATA_FILE = "metadata"
 
 
 class JsonCheckpointHandler(AsyncCheckpointHandler):
-    """Saves dicts, lists, text, numbers, booleans and None; tuples come back as lists, and keys as text."""
+    """Saves dicts, lists, text, numbers, booleans and None; tuples come back as lists, and keys as
+    text.
+    """
 
     def __init__(
         self,
@@ -38,9 +40,13 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
     async def async_save(
         self, directory: epath.Path, item: Any = None, args: "JsonSaveArgs | None" = None
     ) -> list[Future] | None:
-        """Write the value down, and begin to put it into its file. Raises `TypeError` for what JSON cannot say."""
+        """Write the value down, and begin to put it into its file. Raises `TypeError` for what
+        JSON cannot say.
+        """
         if isinstance(item, CheckpointArgs):
-            raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
+            raise ValueError(  # noqa: TRY004 - the mirrored API promises it
+                f"pass {type(item).__name__} with its keyword: args=..."
+            )
         text = json.dumps(item if args is None else args.item)
         store, path = locate(directory)
         return [start(lambda: self._write(store, path, text.encode()), "pertinax-write-json")]
@@ -57,8 +63,12 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
             store.remove_file(file)
         write_file(store, file, text)
 
-    def restore(self, directory: epath.Path, item: Any = None, args: "JsonRestoreArgs | None" = None) -> Any:
-        """The value. Raises `FileNotFoundError` if it is not there, `CorruptCheckpoint` if it is not what was saved."""
+    def restore(
+        self, directory: epath.Path, item: Any = None, args: "JsonRestoreArgs | None" = None
+    ) -> Any:
+        """The value. Raises `FileNotFoundError` if it is not there, `CorruptCheckpoint` if it is
+        not what was saved.
+        """
         store, path = locate(directory)
         if store.stat(f"{path}/{self._filename}") is None:
             raise FileNotFoundError(2, "no such file", f"{path}/{self._filename}")

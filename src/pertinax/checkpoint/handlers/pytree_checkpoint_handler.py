@@ -61,14 +61,18 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
     ) -> list[Future] | None:
         """Hold the tree's bytes and begin to write them.
 
-        Raises `ValueError` for an empty tree, a leaf that cannot be stored, or `save_args` of another structure.
+        Raises `ValueError` for an empty tree, a leaf that cannot be stored, or `save_args` of
+        another structure.
         """
         _refuse_args_as(item)
         given = args if args is not None else PyTreeSaveArgs(item, save_args)
         return await self._handler_impl.async_save(
             directory,
             args=BasePyTreeSaveArgs(
-                given.item, given.save_args, given.ocdbt_target_data_file_size, given.enable_pinned_host_transfer
+                given.item,
+                given.save_args,
+                given.ocdbt_target_data_file_size,
+                given.enable_pinned_host_transfer,
             ),
         )
 
@@ -89,21 +93,36 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
     ) -> Any:
         """The tree in `directory`: like the item if one is given, else dicts and lists.
 
-        With `transforms={}` the item may be part of the tree; what it has beside that stays as it is.
-        Raises `FileNotFoundError` if there is no tree, `ValueError` if it differs from the item.
+        With `transforms={}` the item may be part of the tree; what it has beside that stays as it
+        is. Raises `FileNotFoundError` if there is no tree, `ValueError` if it differs from the
+        item.
         """
         _refuse_args_as(item)
-        given = args if args is not None else PyTreeRestoreArgs(
-            item, restore_args, transforms, transforms_default_to_original, legacy_transform_fn
+        given = (
+            args
+            if args is not None
+            else PyTreeRestoreArgs(
+                item, restore_args, transforms, transforms_default_to_original, legacy_transform_fn
+            )
         )
-        if given.transforms or given.legacy_transform_fn is not None or not given.transforms_default_to_original:
-            raise NotImplementedError("transformations while restoring: restore, then transform the tree")
+        if (
+            given.transforms
+            or given.legacy_transform_fn is not None
+            or not given.transforms_default_to_original
+        ):
+            raise NotImplementedError(
+                "transformations while restoring: restore, then transform the tree"
+            )
         if given.transforms is not None and given.item is not None:
             return restore_into(directory, given.item, given.restore_args, partial=True)
-        return self._handler_impl.restore(directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args))
+        return self._handler_impl.restore(
+            directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args)
+        )
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is no tree."""
+        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
+        no tree.
+        """
         return self._handler_impl.metadata(directory)
 
     def finalize(self, directory: epath.Path) -> None:
@@ -121,7 +140,9 @@ def _bytes_of(gigabytes: float | None) -> int | None:
 
 def _refuse_args_as(item: Any) -> None:
     if isinstance(item, CheckpointArgs):
-        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
+        raise ValueError(  # noqa: TRY004 - the mirrored API promises it
+            f"pass {type(item).__name__} with its keyword: args=..."
+        )
 
 
 @register_with_handler(PyTreeCheckpointHandler, for_save=True)

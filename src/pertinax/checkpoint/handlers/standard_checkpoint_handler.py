@@ -1,6 +1,8 @@
-"""The handler for the state of a training run: a tree of arrays and numbers, restored into a tree like it.
+"""The handler for the state of a training run: a tree of arrays and numbers, restored into a tree
+like it.
 
-Knows which leaves it takes and what a target asks for. The work is done by the handler that it wraps.
+Knows which leaves it takes and what a target asks for. The work is done by the handler that it
+wraps.
 """
 
 import dataclasses
@@ -14,8 +16,8 @@ from etils import epath
 from pertinax._tree.flatten import flatten
 from pertinax._tree.paths import path_text
 from pertinax._tree.rebuild import refill
-from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint._adapt.threads import run_coroutine
+from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint.checkpoint_utils import construct_restore_args
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
@@ -29,7 +31,9 @@ from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, SaveArgs
 
 
 class StandardCheckpointHandler(AsyncCheckpointHandler):
-    """Saves trees of arrays and numbers; restores them into the types, shapes and layouts of a target."""
+    """Saves trees of arrays and numbers; restores them into the types, shapes and layouts of a
+    target.
+    """
 
     def __init__(
         self,
@@ -51,14 +55,18 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         save_args: Any = None,
         args: "StandardSaveArgs | None" = None,
     ) -> list[Future] | None:
-        """Hold the tree's bytes and begin to write them. Raises `ValueError` for what cannot be saved."""
+        """Hold the tree's bytes and begin to write them. Raises `ValueError` for what cannot be
+        saved.
+        """
         given = _given(item, args, StandardSaveArgs(item, save_args))
         if given.item is None:
             raise ValueError("Must provide item to save")
         _check_leaves(given.item, (), "saved")
         if given.save_args is not None:
             _check_aggregate(given.save_args)
-        return await self._impl.async_save(directory, args=PyTreeSaveArgs(given.item, given.save_args))
+        return await self._impl.async_save(
+            directory, args=PyTreeSaveArgs(given.item, given.save_args)
+        )
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""
@@ -68,7 +76,8 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
     def restore(
         self, directory: epath.Path, item: Any = None, args: "StandardRestoreArgs | None" = None
     ) -> Any:
-        """The tree in `directory`: as the target asks, or dicts and lists in the layouts that were saved.
+        """The tree in `directory`: as the target asks, or dicts and lists in the layouts that were
+        saved.
 
         Raises `FileNotFoundError` if there is no tree, `ValueError` if it does not fit the target.
         """
@@ -78,11 +87,15 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         _check_leaves(given.item, (jax.ShapeDtypeStruct,), "restored")
         restore_args = construct_restore_args(given.item)
         if not given.strict:
-            restore_args = refill(restore_args, [_loosen(one) for one in flatten(restore_args).leaves])
+            restore_args = refill(
+                restore_args, [_loosen(one) for one in flatten(restore_args).leaves]
+            )
         return self._impl.restore(directory, args=PyTreeRestoreArgs(given.item, restore_args))
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is no tree."""
+        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
+        no tree.
+        """
         return self._impl.metadata(directory)
 
     def finalize(self, directory: epath.Path) -> None:
@@ -96,7 +109,9 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
 
 def _given(item: Any, args: Any, otherwise: Any) -> Any:
     if isinstance(item, CheckpointArgs):
-        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
+        raise ValueError(  # noqa: TRY004 - the mirrored API promises it
+            f"pass {type(item).__name__} with its keyword: args=..."
+        )
     return otherwise if args is None else args
 
 
@@ -105,8 +120,9 @@ def _check_leaves(item: Any, also: Sequence[type], what: str) -> None:
     allowed = (int, float, complex, np.number, np.bool_, np.ndarray, jax.Array, *also)
     for leaf, path in zip(flat.leaves, flat.paths, strict=True):
         if not isinstance(leaf, allowed):
-            raise ValueError(
-                f"Unsupported type: {type(leaf)} at {path_text(path)!r}: arrays and numbers can be {what} here, "
+            raise ValueError(  # noqa: TRY004 - the mirrored API promises it
+                f"Unsupported type: {type(leaf)} at {path_text(path)!r}: "
+                f"arrays and numbers can be {what} here, "
                 f"and PyTreeSave takes text as well"
             )
 
@@ -124,7 +140,9 @@ def _loosen(args: Any) -> Any:
 @register_with_handler(StandardCheckpointHandler, for_save=True)
 @dataclasses.dataclass
 class StandardSaveArgs(CheckpointArgs):
-    """A tree of arrays and numbers to save; `save_args` is a tree like it, with a `SaveArgs` for each leaf."""
+    """A tree of arrays and numbers to save; `save_args` is a tree like it, with a `SaveArgs` for
+    each leaf.
+    """
 
     item: Any
     save_args: Any = None
@@ -136,8 +154,10 @@ class StandardRestoreArgs(CheckpointArgs):
     """How to restore a tree.
 
     Attributes:
-        item: the target: arrays, numbers or `jax.ShapeDtypeStruct`s; None for the tree as it was saved.
-        strict: whether an array of another shape than the target's is an error; if not, it is cut or padded.
+        item: the target: arrays, numbers or `jax.ShapeDtypeStruct`s; None for the tree as it was
+            saved.
+        strict: whether an array of another shape than the target's is an error; if not, it is cut
+            or padded.
     """
 
     item: Any = None

@@ -17,7 +17,6 @@ from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from pertinax._device.shardings import sharding_from_text
 
 
-
 class ShardingTypes(enum.Enum):
     """Names of the kinds."""
 
@@ -47,7 +46,8 @@ class ShardingMetadata(abc.ABC):
         found = sharding_from_text(self.to_serialized_string())
         if found is None:
             raise ValueError(
-                f"the devices of {self} are not on this machine: pass shardings for the arrays that you restore"
+                f"the devices of {self} are not on this machine: "
+                "pass shardings for the arrays that you restore"
             )
         return found
 
@@ -97,7 +97,9 @@ class NamedShardingMetadata(ShardingMetadata):
         mesh = cast("Mesh", jax_sharding.mesh)
         names = [str(name) for name in mesh.axis_names]
         spec = _spec(jax_sharding.spec)
-        return cls(np.array(mesh.devices.shape), names, spec, DeviceMetadataMesh.from_jax_mesh(mesh))
+        return cls(
+            np.array(mesh.devices.shape), names, spec, DeviceMetadataMesh.from_jax_mesh(mesh)
+        )
 
     @classmethod
     def from_deserialized_dict(cls, deserialized_dict: Mapping[str, Any]) -> Self:
@@ -129,15 +131,28 @@ class NamedShardingMetadata(ShardingMetadata):
         if not isinstance(other, NamedShardingMetadata):
             return NotImplemented
         mine = (tuple(self.shape), list(self.axis_names), self.partition_spec, self.device_mesh)
-        return mine == (tuple(other.shape), list(other.axis_names), other.partition_spec, other.device_mesh)
+        return mine == (
+            tuple(other.shape),
+            list(other.axis_names),
+            other.partition_spec,
+            other.device_mesh,
+        )
 
     def __hash__(self) -> int:
-        return hash((tuple(np.asarray(self.shape).tolist()), tuple(self.axis_names), str(self.partition_spec)))
+        return hash(
+            (
+                tuple(np.asarray(self.shape).tolist()),
+                tuple(self.axis_names),
+                str(self.partition_spec),
+            )
+        )
 
 
 def _spec(parts: Any) -> tuple[Any, ...]:
     # JSON has no tuples: axes that divide one dimension together come back as a list.
-    return tuple(tuple(cast("list[Any]", part)) if isinstance(part, list) else part for part in parts)
+    return tuple(
+        tuple(cast("list[Any]", part)) if isinstance(part, list) else part for part in parts
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +172,18 @@ class SingleDeviceShardingMetadata(ShardingMetadata):
         """From the fields of its JSON text. Raises `ValueError` if the name is missing."""
         name = deserialized_dict.get("device_str")
         if not isinstance(name, str):
-            raise ValueError("a SingleDeviceSharding needs device_str")
+            raise ValueError(  # noqa: TRY004 - what is wrong is the text, not a call
+                "a SingleDeviceSharding needs device_str"
+            )
         return cls(name)
 
     def to_serialized_string(self) -> str:
         """Its JSON text."""
         return json.dumps(
-            {"sharding_type": ShardingTypes.SINGLE_DEVICE_SHARDING.value, "device_str": self.device_str}
+            {
+                "sharding_type": ShardingTypes.SINGLE_DEVICE_SHARDING.value,
+                "device_str": self.device_str,
+            }
         )
 
 
@@ -178,7 +198,9 @@ def from_jax_sharding(jax_sharding: Any) -> ShardingMetadata | None:
 
 
 def from_serialized_string(serialized_str: str) -> ShardingMetadata:
-    """From its JSON text. Raises `NotImplementedError` for an unknown kind, `ValueError` for a broken text."""
+    """From its JSON text. Raises `NotImplementedError` for an unknown kind, `ValueError` for a
+    broken text.
+    """
     fields: Any = json.loads(serialized_str)
     kind = fields.get("sharding_type") if isinstance(fields, dict) else None
     if kind == ShardingTypes.NAMED_SHARDING.value:

@@ -35,7 +35,9 @@ class StorageMetadata:
 
 @dataclasses.dataclass(eq=False)
 class ArrayMetadata(Metadata):
-    """An array. Two are equal if shape, layout, dtype and storage are; name and place do not count."""
+    """An array. Two are equal if shape, layout, dtype and storage are; name and place do not
+    count.
+    """
 
     shape: tuple[int, ...]
     sharding: ShardingMetadata | None
@@ -43,7 +45,9 @@ class ArrayMetadata(Metadata):
     storage: StorageMetadata | None = None
 
     @classmethod
-    def from_shape_dtype_struct(cls, shape_dtype_struct: Any, name: str | None = None, directory: Any = None) -> Self:
+    def from_shape_dtype_struct(
+        cls, shape_dtype_struct: Any, name: str | None = None, directory: Any = None
+    ) -> Self:
         """What a `jax.ShapeDtypeStruct` says of an array."""
         layout = getattr(shape_dtype_struct, "sharding", None)
         found = None if layout is None else from_jax_sharding(layout)

@@ -1,0 +1,216 @@
+"""Chunk bytes: the stored bytes of chunks, each read once and compared with its checksums.
+
+Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a store well: local
+files are mapped, so that an array may be the file's own pages; others are read in coalesced ranges. Knows nothing of
+elements or boxes.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pertinax._device.snapshot import fresh_buffer
+from pertinax._formats.crc import crc32c
+from pertinax._formats.ledger import block_counts
+from pertinax._formats.manifest import BLOCK_BYTES, Manifest
+from pertinax._formats.orbax import INLINE, INLINE_FILE
+from pertinax._store.contract import Reader, Store
+from pertinax._store.workers import Workers
+from pertinax._tree.paths import path_text
+from pertinax.errors import CorruptCheckpoint
+
+SEGMENT_BYTES = 16 * BLOCK_BYTES
+"""What one thread reads or verifies at a time."""
+_GAP_BYTES = 64
+_PAGE_BYTES = 4096
+
+Stored = dict[int, NDArray[np.uint8]]
+"""Row of the chunk table -> the bytes of that chunk."""
+
+
+class ChunkBytes:
+    """The bytes of one item's chunks. Close it when done; arrays that it gave out stay good."""
+
+    def __init__(
+        self, store: Store, item: str, manifest: Manifest, *, use_map: bool, workers: Workers
+    ) -> None:
+        chunks = manifest.chunks
+        self._manifest = manifest
+        self._files = _Files(store, item, manifest, use_map=use_map)
+        self._workers = workers
+        # Lists: numpy is slow at giving out single numbers, and there may be thousands of chunks.
+        self._file: list[int] = chunks.file.tolist()
+        self._offset: list[int] = chunks.offset.tolist()
+        self._length: list[int] = chunks.length.tolist()
+        self._crc: list[int] = [] if chunks.crc is None else chunks.crc.tolist()
+        self._first_crc = np.concatenate([[0], np.cumsum(block_counts(chunks.length))]).tolist()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+    def load(self, rows: Sequence[int]) -> Stored:
+        """The bytes of chunks, verified. Raises `CorruptCheckpoint`."""
+        out: Stored = {}
+        reads: list[tuple[list[int], int, int, int]] = []
+        for group, file, start, stop in self._ranges(rows):
+            mapped = self._files.mapped(file, start, stop)
+            if mapped is None:
+                reads.append((group, file, start, stop))
+                continue
+            for row in group:
+                out[row] = self._cut(mapped, row, 0)
+        for found in self._workers.map(self._read_range, reads):
+            out.update(found)
+        if self._manifest.chunks.crc is not None:
+            self._verify(rows, out)
+        return out
+
+    def damage(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
+        """All damage in these rows, one error for each of them."""
+        try:
+            self.load(rows)
+        except CorruptCheckpoint as first:
+            if len(rows) == 1:
+                return [first]
+            middle = len(rows) // 2
+            return self.damage(rows[:middle]) + self.damage(rows[middle:])
+        return []
+
+    def corrupt(self, row: int, reason: str, start: int = 0, length: int | None = None) -> CorruptCheckpoint:
+        """An error that says where `length` bytes from byte `start` of a chunk are."""
+        chunks = self._manifest.chunks
+        begin = self._offset[row] + start
+        owner = int(chunks.leaf[row])
+        return CorruptCheckpoint(
+            reason,
+            file=chunks.files[self._file[row]],
+            leaf=path_text(self._manifest.leaves[owner].path) if owner >= 0 else None,
+            start=begin,
+            stop=begin + (self._length[row] if length is None else length),
+        )
+
+    def _cut(self, data: NDArray[np.uint8], row: int, origin: int) -> NDArray[np.uint8]:
+        offset = self._offset[row] - origin
+        return data[offset : offset + self._length[row]]
+
+    def _ranges(self, rows: Sequence[int]) -> Iterable[tuple[list[int], int, int, int]]:
+        """Rows grouped into ranges of one file: close neighbours together, up to a segment.
+
+        Bytes between neighbours are read in vain, so a range bridges alignment and at most a 32nd of what is wanted.
+        """
+        chunks = self._manifest.chunks
+        picked = np.asarray(rows, np.int64)
+        order = picked[np.lexsort((chunks.offset[picked], chunks.file[picked]))].tolist()
+        group: list[int] = []
+        file = start = stop = wanted = 0
+        for row in order:
+            offset, length = self._offset[row], self._length[row]
+            spare = wanted // 32 - (stop - start - wanted)
+            near = group and self._file[row] == file and offset - stop <= max(_GAP_BYTES, spare)
+            if not near or max(stop, offset + length) - start > SEGMENT_BYTES:
+                if group:
+                    yield group, file, start, stop
+                group, file, start, stop, wanted = [], self._file[row], offset, offset, 0
+            group.append(row)
+            wanted += length
+            stop = max(stop, offset + length)
+        if group:
+            yield group, file, start, stop
+
+    def _read_range(self, job: tuple[list[int], int, int, int]) -> Stored:
+        group, file, start, stop = job
+        origin = start - start % _PAGE_BYTES  # keeps the alignment that the bytes have in the file
+        buffer = fresh_buffer(stop - origin)
+        self._files.read(file, start, buffer[start - origin :])
+        data = np.frombuffer(buffer, np.uint8)
+        return {row: self._cut(data, row, origin) for row in group}
+
+    def _verify(self, rows: Sequence[int], stored: Stored) -> None:
+        jobs: list[list[tuple[int, int, NDArray[np.uint8]]]] = [[]]
+        weight = 0
+        for row in rows:
+            data = stored[row]
+            for start in range(0, max(1, len(data)), SEGMENT_BYTES):
+                part = data[start : start + SEGMENT_BYTES]
+                if weight and weight + len(part) > SEGMENT_BYTES:
+                    jobs.append([])
+                    weight = 0
+                jobs[-1].append((row, start, part))
+                # Beside the bytes the cost of a call, so that tiny chunks spread over threads too.
+                weight += len(part) + 512
+        for _ in (self._workers.map if len(jobs) > 1 else map)(self._verify_parts, jobs):
+            pass
+
+    def _verify_parts(self, parts: list[tuple[int, int, NDArray[np.uint8]]]) -> None:
+        for row, start, data in parts:
+            first = self._first_crc[row] + start // BLOCK_BYTES
+            for i in range(-(-len(data) // BLOCK_BYTES)):
+                block = data[i * BLOCK_BYTES : (i + 1) * BLOCK_BYTES]
+                found, wanted = crc32c(block), self._crc[first + i]
+                if found != wanted:
+                    reason = f"checksum is {found:08x}, written was {wanted:08x}"
+                    raise self.corrupt(row, reason, start + i * BLOCK_BYTES, len(block))
+
+
+class _Files:
+    """The data files of an item, opened when first needed."""
+
+    def __init__(self, store: Store, item: str, manifest: Manifest, *, use_map: bool) -> None:
+        self._store = store
+        self._item = item
+        self._names = manifest.chunks.files
+        self._use_map = use_map
+        self._readers: dict[int, Reader] = {}
+        self._maps: dict[int, NDArray[np.uint8] | None] = {}
+        if INLINE_FILE in self._names:  # small chunks of Orbax's, which lie inside compressed nodes
+            inline = np.frombuffer(manifest.facts[INLINE], np.uint8)
+            self._maps[self._names.index(INLINE_FILE)] = inline
+
+    def _reader(self, file: int) -> Reader:
+        if file not in self._readers:
+            try:
+                self._readers[file] = self._store.open(f"{self._item}/{self._names[file]}")
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                raise CorruptCheckpoint("the file is missing", file=self._names[file]) from error
+        return self._readers[file]
+
+    def _check_end(self, file: int, start: int, stop: int) -> Reader:
+        reader = self._reader(file)
+        if stop > reader.length:
+            raise CorruptCheckpoint(
+                f"the file ends at byte {reader.length}", file=self._names[file], start=start, stop=stop
+            )
+        return reader
+
+    def mapped(self, file: int, start: int, stop: int) -> NDArray[np.uint8] | None:
+        """The whole file as memory (`start` and `stop` are checked against its end), or None."""
+        if self._names[file] == INLINE_FILE:
+            return self._maps[file]
+        reader = self._check_end(file, start, stop)
+        if not self._use_map:
+            return None
+        if file not in self._maps:
+            view = reader.map(populate=False)
+            self._maps[file] = None if view is None else np.frombuffer(view, np.uint8)
+        return self._maps[file]
+
+    def read(self, file: int, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `start`."""
+        try:
+            self._check_end(file, start, start + len(buffer)).read_into(start, buffer)
+        except EOFError as error:
+            raise CorruptCheckpoint(
+                "the file became shorter while it was read",
+                file=self._names[file],
+                start=start,
+                stop=start + len(buffer),
+            ) from error
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+

@@ -1,0 +1,279 @@
+"""Saves in the background: what is known while they go on, and what a failure leaves."""
+
+import concurrent.futures
+import threading
+
+import pytest
+
+from tests.checkpoint.manager.sides import names, same, tree
+
+
+@pytest.fixture
+def slow(ours):
+    """A handler that writes when it is told to, and fails when it is told that."""
+
+    class Slow(ours.AsyncCheckpointHandler):
+        def __init__(self):
+            self.go = threading.Event()
+            self.go.set()
+            self.fail = False
+            self.closed = 0
+
+        def _write(self, directory, text):
+            assert self.go.wait(60)
+            if self.fail:
+                raise OSError(28, "no room, says the test")
+            (directory / "text").write_text(text)
+
+        async def async_save(self, directory, args):
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            return [pool.submit(self._write, directory, args.item)]
+
+        def save(self, directory, args):
+            self._write(directory, args.item)
+
+        def restore(self, directory, args=None):
+            return (directory / "text").read_text()
+
+        def close(self):
+            self.closed += 1
+
+    import dataclasses
+
+    @ours.args.register_with_handler(Slow, for_save=True, for_restore=True)
+    @dataclasses.dataclass
+    class Text(ours.args.CheckpointArgs):
+        item: str = ""
+
+    Slow.Args = Text
+    return Slow()
+
+
+@pytest.fixture
+def manager(ours, slow, root):
+    def make(**options):
+        chosen = ours.CheckpointManagerOptions(**options)
+        return ours.CheckpointManager(root, options=chosen, item_handlers=slow)
+
+    return make
+
+
+def save(manager, slow, step, **more):
+    return manager.save(step, args=slow.Args(f"text {step}"), **more)
+
+
+def test_a_step_is_known_at_once_and_visible_when_it_is_whole(manager, slow, root):
+    with manager() as one:
+        slow.go.clear()
+        assert save(one, slow, 3)
+        assert one.is_saving_in_progress()
+        assert (one.all_steps(), one.latest_step()) == ([3], 3)
+        one.reload()
+        assert one.all_steps() == [3]
+        assert not one.should_save(3)
+        assert "3" not in names(root)
+        slow.go.set()
+        one.wait_until_finished()
+        assert not one.is_saving_in_progress()
+        assert names(root) == ["3"]
+        one.wait_until_finished()
+
+
+def test_restore_and_delete_wait_for_the_save(manager, slow, root):
+    with manager() as one:
+        slow.go.clear()
+        save(one, slow, 3)
+        threading.Timer(0.05, slow.go.set).start()
+        assert one.restore(3) == "text 3"
+        slow.go.clear()
+        save(one, slow, 4)
+        threading.Timer(0.05, slow.go.set).start()
+        one.delete(4)
+        assert one.all_steps() == [3]
+    assert names(root) == ["3"]
+
+
+def test_old_steps_go_only_when_the_new_one_is_visible(manager, slow, root):
+    with manager(max_to_keep=1) as one:
+        save(one, slow, 1)
+        one.wait_until_finished()
+        slow.go.clear()
+        save(one, slow, 2)
+        assert one.all_steps() == [2]
+        assert "1" in names(root)
+        slow.go.set()
+        one.wait_until_finished()
+        assert names(root) == ["2"]
+
+
+@pytest.mark.parametrize("keep", [None, 0, 1])
+def test_a_failed_save_leaves_what_is_known_equal_to_the_disk(manager, slow, root, keep):
+    with manager(max_to_keep=keep) as one:
+        if keep != 0:
+            save(one, slow, 1)
+            one.wait_until_finished()
+        before = names(root)
+        slow.fail = True
+        save(one, slow, 2)
+        with pytest.raises(OSError, match="no room"):
+            one.wait_until_finished()
+        assert [str(step) for step in one.all_steps()] == before == names(root)
+        one.wait_until_finished()  # it has been heard of
+        one.check_for_errors()
+        slow.fail = False
+        assert save(one, slow, 2)
+        one.wait_until_finished()
+        expected = {None: [1, 2], 0: [], 1: [2]}[keep]
+        assert one.all_steps() == expected
+        assert names(root) == [str(step) for step in expected]
+
+
+def test_the_next_save_hears_of_a_failure_and_does_nothing(manager, slow, root):
+    with manager() as one:
+        slow.fail = True
+        save(one, slow, 1)
+        with pytest.raises(OSError, match="no room"):
+            save(one, slow, 2)
+        assert one.all_steps() == []
+        slow.fail = False
+        assert save(one, slow, 2)
+    assert names(root) == ["2"]
+
+
+def test_errors_are_reported_without_waiting(manager, slow):
+    with manager() as one:
+        slow.go.clear()
+        slow.fail = True
+        save(one, slow, 1)
+        one.check_for_errors()
+        slow.go.set()
+        with pytest.raises(OSError, match="no room"):
+            while one.is_saving_in_progress() or True:
+                one.check_for_errors()
+        one.check_for_errors()
+
+
+def test_close_releases_everything_also_after_a_failure(manager, slow, root):
+    one = manager()
+    slow.fail = True
+    save(one, slow, 1)
+    with pytest.raises(OSError, match="no room"):
+        one.close()
+    assert slow.closed == 1
+    one.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        save(one, slow, 2)
+
+
+def test_leaving_the_block_raises_the_failure_but_never_hides_another(manager, slow):
+    slow.fail = True
+    with pytest.raises(OSError, match="no room"), manager() as one:
+        save(one, slow, 1)
+    with pytest.raises(KeyError) as caught, manager() as one:
+        save(one, slow, 1)
+        raise KeyError("what went wrong in the block")
+    assert any("no room" in note for note in caught.value.__notes__)
+
+
+def test_all_who_wait_hear_of_a_failure_until_its_owner_has(manager, slow):
+    with manager() as one, concurrent.futures.ThreadPoolExecutor(10) as pool:
+        slow.go.clear()
+        slow.fail = True
+        save(one, slow, 1)
+        waiting = [pool.submit(one.wait_until_finished) for _ in range(10)]
+        slow.go.set()
+        for future in waiting:
+            with pytest.raises(OSError, match="no room"):
+                future.result(60)
+        with pytest.raises(OSError, match="no room"):
+            pool.submit(one.wait_until_finished).result(60)
+        with pytest.raises(OSError, match="no room"):
+            one.wait_until_finished()
+        one.wait_until_finished()
+        pool.submit(one.wait_until_finished).result(60)
+
+
+def test_many_threads_may_wait_for_one_save(manager, slow):
+    with manager() as one, concurrent.futures.ThreadPoolExecutor(10) as pool:
+        slow.go.clear()
+        save(one, slow, 1)
+        waiting = [pool.submit(one.wait_until_finished) for _ in range(10)]
+        slow.go.set()
+        one.wait_until_finished()
+        assert [future.result(60) for future in waiting] == [None] * 10
+
+
+def test_any_thread_may_save(manager, slow, root):
+    with manager() as one, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        saved = [pool.submit(save, one, slow, step, force=True) for step in range(8)]
+        assert all(future.result(60) for future in saved)
+        one.wait_until_finished()
+        assert one.all_steps() == list(range(8))
+    assert names(root) == [str(step) for step in range(8)]
+
+
+def test_a_synchronous_save_is_done_when_it_returns(manager, slow, root):
+    with manager(enable_async_checkpointing=False, max_to_keep=1) as one:
+        assert save(one, slow, 1)
+        assert not one.is_saving_in_progress()
+        slow.fail = True
+        with pytest.raises(OSError, match="no room"):
+            save(one, slow, 2)
+        assert one.all_steps() == [1]
+        assert names(root) == ["1"]
+        slow.fail = False
+        assert save(one, slow, 2)
+        assert names(root) == ["2"]
+
+
+def test_a_callback_runs_before_the_step_is_visible_and_may_stop_it(ours, root):
+    seen = []
+
+    def callback():
+        seen.append(names(root))
+        if len(seen) == 2:
+            raise RuntimeError("stopped by the callback")
+
+    chosen = ours.CheckpointManagerOptions(
+        async_options=ours.AsyncOptions(post_finalization_callback=callback)
+    )
+    with ours.CheckpointManager(root, options=chosen) as manager:
+        manager.save(0, args=ours.args.StandardSave(tree()))
+        manager.wait_until_finished()
+        manager.save(1, args=ours.args.StandardSave(tree()))
+        with pytest.raises(RuntimeError, match="stopped"):
+            manager.wait_until_finished()
+        assert manager.all_steps() == [0]
+    assert "0" not in seen[0]
+    assert names(root) == ["0"]
+
+
+def test_a_root_that_became_a_file_fails_the_save_and_nothing_else(ours, root):
+    with ours.CheckpointManager(root) as manager:
+        root.rmdir()
+        root.write_text("in the way")
+        with pytest.raises(OSError):
+            manager.save(0, args=ours.args.StandardSave(tree()))
+            manager.wait_until_finished()
+        root.unlink()
+        root.mkdir()
+        assert manager.save(0, args=ours.args.StandardSave(tree(2)))
+        assert same(manager.restore(0), tree(2))
+
+
+def test_a_step_whose_save_was_not_published_deletes_nothing(ours, root, monkeypatch):
+    from pertinax.checkpoint import async_checkpointer
+
+    options = ours.CheckpointManagerOptions(max_to_keep=1)
+    with ours.CheckpointManager(root, options=options) as manager:
+        manager.save(0, args=ours.args.StandardSave(tree()))
+        manager.wait_until_finished()
+        with monkeypatch.context() as patch:
+            patch.setattr(async_checkpointer, "publish", lambda *_, **__: None)
+            manager.save(1, args=ours.args.StandardSave(tree()))
+            manager.wait_until_finished()
+        assert "0" in names(root)
+        manager.reload()
+        assert manager.all_steps() == [0]
+        assert manager.save(1, args=ours.args.StandardSave(tree()))
+    assert names(root) == ["1"]
