@@ -6,12 +6,11 @@ Knows where Linux tells about itself. Knows nothing of what is measured.
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "tensorstore", "safetensors", "crc32c")
 
 
-def describe_machine(directory: str) -> Mapping[str, str]:
+def describe_machine(directory: str) -> dict[str, str]:
     """What a reader needs to know to judge the numbers."""
     versions = {name: _version(name) for name in _PACKAGES}
     return {
@@ -21,8 +20,13 @@ def describe_machine(directory: str) -> Mapping[str, str]:
         "disk": _disk(directory),
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load before": load(),
     }
+
+
+def load() -> str:
+    """Processes that wanted a core, averaged over 1, 5 and 15 minutes; below 0.5 is quiet."""
+    return " ".join(f"{average:.2f}" for average in os.getloadavg())
 
 
 def _version(name: str) -> str:

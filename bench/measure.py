@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,11 +164,12 @@ def main() -> None:
     for name, reason in absent.items():
         _say(workload.name, "-", name, "absent", reason)
     os.makedirs(args.dir, exist_ok=True)
-    race = Race(workload, state, args.dir, field)
-    race.round(0, label="warm-up", record=False)
-    for turn in range(args.rounds):
-        race.round(turn, label=f"{turn + 1}/{args.rounds}", record=True)
-    race.round(args.rounds, label="memory", record=False, watch=True)
+    with tempfile.TemporaryDirectory(dir=args.dir, prefix="run-") as scratch:
+        race = Race(workload, state, scratch, field)
+        race.round(0, label="warm-up", record=False)
+        for turn in range(args.rounds):
+            race.round(turn, label=f"{turn + 1}/{args.rounds}", record=True)
+        race.round(args.rounds, label="memory", record=False, watch=True)
     for contestant in field:
         contestant.close()
     leaves = jax.tree.leaves(state)

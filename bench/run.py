@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import import_time
-from machine import describe_machine
+from machine import describe_machine, load
 from table import write_document
 from workloads import WORKLOADS
 
@@ -38,6 +38,7 @@ def main() -> int:
                 results["scripts"][name] = _script(name, args)
             else:
                 results["workloads"][name] = _workload(name, args)
+            results["machine"]["load after"] = load()
             _write(results, args)  # a long run that is interrupted keeps what it has
         except subprocess.CalledProcessError as error:
             failed.append(name)

@@ -201,11 +201,19 @@ def bits(leaf: Any) -> tuple[Any, ...]:
     return type(leaf).__name__, array.dtype.name, array.shape, array.tobytes()
 
 
+def make_room(output: Path) -> None:
+    """An empty directory; an earlier story goes, anything else of the user's stays."""
+    if (output / "undisturbed.log").exists():
+        shutil.rmtree(output)
+    elif output.is_dir() and any(output.iterdir()):
+        raise SystemExit(f"{output} holds something else: choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+
+
 def tell(options: argparse.Namespace, screen: Screen) -> bool:
     """The whole story. Returns whether it ended well."""
     root = options.output / "interrupted"
-    shutil.rmtree(options.output, ignore_errors=True)
-    options.output.mkdir(parents=True)
+    make_room(options.output)
 
     screen.chapter(
         1, f"Train a network on handwritten digits; save every {options.save_every} steps."
@@ -253,6 +261,8 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=20)
     parser.add_argument("--width", type=int, default=1536, help="of the hidden layers")
     options = parser.parse_args()
+    if options.steps < 3 * options.save_every or options.steps % options.save_every:
+        parser.error("--steps is a multiple of --save-every, and at least three times as much")
     begun_s = time.monotonic()
     with screen_for_stdout() as screen:
         good = tell(options, screen)

@@ -9,15 +9,30 @@
 Training loops use `Manager`; programs written for Orbax use `pertinax.checkpoint`.
 """
 
-from pertinax import errors as errors
-from pertinax import policies as policies
-from pertinax._core.describe import Description as Description
-from pertinax._core.describe import describe as describe
-from pertinax._core.load import load as load
-from pertinax._core.pending import Pending as Pending
-from pertinax._core.save import save as save
-from pertinax._core.save import save_async as save_async
-from pertinax._core.verify import Verification as Verification
-from pertinax._core.verify import verify as verify
-from pertinax._steps.manager import Manager as Manager
-from pertinax._version import VERSION as __version__
+from pertinax import errors, policies
+from pertinax._core.describe import Description, describe
+from pertinax._core.load import load
+from pertinax._core.pending import Pending
+from pertinax._core.save import save, save_async
+from pertinax._core.verify import Verification, verify
+from pertinax._steps.manager import Manager
+from pertinax._version import VERSION as __version__  # noqa: N811 - the name that packages have
+
+__all__ = [
+    "Description",
+    "Manager",
+    "Pending",
+    "Verification",
+    "__version__",
+    "describe",
+    "errors",
+    "load",
+    "policies",
+    "save",
+    "save_async",
+    "verify",
+]
+
+for _public in (Description, Manager, Pending, Verification, describe, load, save, save_async, verify):
+    _public.__module__ = __name__  # tracebacks, pickles and help() show where people find them
+del _public

@@ -63,13 +63,13 @@ def cuts(background: bool, every: int = 1) -> Iterator[tuple[CrashingStore, list
     disk = disk_with(1, 2)
     whole = CrashingStore(disk)
     assert save_two_more(whole, background=background) == [3, 4]
-    # Threads may order the operations otherwise in each run: a few more cuts than there were.
     for cut in range(0, whole.operations, every):
         store = CrashingStore(disk, die_at=cut)
         yield store, save_two_more(store, background=background)
     yield whole, [3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
 @pytest.mark.parametrize("background", [True, False])
 def test_a_power_cut_at_every_operation_of_a_save_with_retention(background: bool) -> None:
@@ -103,6 +103,7 @@ def test_training_goes_on_after_a_cut() -> None:
             assert names(after) == ["4", "5"], store.log[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
 def test_a_second_cut_while_recovering_loses_nothing() -> None:
     for store, done in cuts(background=True, every=6):
@@ -139,6 +140,7 @@ for step in range(1, 4):
 MOMENTS = [("create", "/3."), ("sync_dir", "/3."), ("rename", "/3."), ("remove_file", "/1.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "part"), MOMENTS)
 def test_a_killed_process_leaves_whole_steps_and_what_the_next_one_removes(
     tmp_path: Path, method: str, part: str

@@ -420,6 +420,7 @@ def run_child(root: Path, *, fail: bool) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_without_closing_finishes_its_save(tmp_path: Path) -> None:
     run = run_child(tmp_path / "run", fail=False)
     assert (run.returncode, run.stderr) == (0, "")
@@ -427,6 +428,7 @@ def test_a_program_that_ends_without_closing_finishes_its_save(tmp_path: Path) -
     assert same(Manager(tmp_path / "run").load(), state(2))
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_without_closing_tells_of_a_failure(tmp_path: Path) -> None:
     run = run_child(tmp_path / "run", fail=True)
     assert f"the save to {tmp_path}/run/0 FAILED and nobody asked" in run.stderr

@@ -66,7 +66,7 @@ def read_settled(
     What is missing then is not lost. Raises what `read` does; other errors of the disk become `StorageError`.
     """
     where, text = locate(path, store)
-    with storage_errors("read the checkpoint", text):
+    with storage_errors("read the checkpoint", text, names_too=True):
         for left in reversed(range(_TRIES)):
             before = _state(where, text)
             try:

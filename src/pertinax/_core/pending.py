@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,8 +37,6 @@ class Pending:
     away is written to the log and to stderr.
     """
 
-    __module__ = "pertinax"
-
     def __init__(
         self,
         path: str,
@@ -49,6 +48,8 @@ class Pending:
     ) -> None:
         self.path = path
         self._state = _State(path, total_bytes)
+        self._begun_s = begun_s
+        self._blocked_s = 0.0
         notify = None if on_done is None else lambda: on_done(self)
         self._thread = threading.Thread(
             target=_run, args=(work, self._state, notify), name="pertinax-save", daemon=False
@@ -90,7 +91,7 @@ class Pending:
         state = self._state
         end = state.ended_s or time.monotonic()
         return Statistics(
-            state.total_bytes, state.written_bytes, self._blocked_s, max(0.0, end - state.began_s)
+            state.total_bytes, state.written_bytes, self._blocked_s or end - self._begun_s, max(0.0, end - state.began_s)
         )
 
     def __repr__(self) -> str:
@@ -142,9 +143,15 @@ def _run(work: Work, state: _State, notify: Callable[[], None] | None) -> None:
     try:
         work(state.progress)
     except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+        # The frames hold the bytes of the whole tree, and by way of a callback the handle itself.
+        traceback.clear_frames(error.__traceback__)
         state.error = error
         _LOG.error("save failed path=%s error=%s: %s", state.path, type(error).__name__, error)  # noqa: TRY400 - the traceback comes with the exception
     finally:
         state.finish()
-    if notify is not None:
-        notify()
+        del work
+    try:
+        if notify is not None:
+            notify()
+    finally:
+        del notify

@@ -75,6 +75,7 @@ def _write(
     with open_draft(store, final, mode=options.mode) as draft, Workers(options.threads, "pertinax-write") as workers:
         counter = _Counter(contents.total_bytes, progress)
         write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
+        counter.finish()
         draft.commit(replace=options.exists == "replace")
 
 
@@ -143,7 +144,7 @@ def _handlers(contents: Contents) -> Any:
 
 def check_room(store: Store, final: str, needed_bytes: int) -> None:
     """Raise `StorageFull` before anything is written, if it is plain that it cannot fit."""
-    with storage_errors("look for room", final):
+    with storage_errors("look for room", final, names_too=True):
         place = parent_of(final)
         while store.stat(place) is None and place != "/":
             place = parent_of(place)
@@ -168,3 +169,7 @@ class _Counter:
         self._done += written
         if self._progress is not None:
             self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        """All is written: gaps between arrays, and whatever threads have miscounted, included."""
+        self.add(self._total - self._done)

@@ -7,7 +7,6 @@ steps go (`removal.py`) or how a save ends in the background (`finalizer.py`).
 
 import contextlib
 import logging
-import operator
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,6 @@ from jax.experimental import multihost_utils
 
 from pertinax._core.places import locate
 from pertinax._steps.history import read_metrics
-from pertinax._steps.recovery import open_root
-from pertinax._store.leftovers import find_visible
 from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint._adapt.finalizer import Finalizer
 from pertinax.checkpoint._adapt.item_mode import ItemMode
@@ -39,14 +36,15 @@ from pertinax.checkpoint._adapt.manager_items import (
 from pertinax.checkpoint._adapt.manager_options import (
     CheckpointManagerOptions,
     check_best_mode,
-    name_format_of,
     quality_of,
 )
 from pertinax.checkpoint._adapt.metrics import plain_metrics
+from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
 from pertinax.checkpoint.abstract_checkpoint_manager import AbstractCheckpointManager
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
+from pertinax.checkpoint.async_checkpointer import AsyncCheckpointer
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
@@ -55,7 +53,6 @@ from pertinax.checkpoint.logging.abstract_logger import AbstractLogger
 from pertinax.checkpoint.logging.standard_logger import StandardLogger
 from pertinax.checkpoint.logging.step_statistics import RestoreStepStatistics, SaveStepStatistics
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
-from pertinax.checkpoint.path import step as step_lib
 from pertinax.errors import CheckpointNotFound
 
 __all__ = [
@@ -129,7 +126,7 @@ class CheckpointManager(AbstractCheckpointManager):
         self._root_metadata.check()
         self._logger = logger or StandardLogger()
         self._quality = quality_of(self._options)
-        self._name_format = name_format_of(self._options)
+        self._places = Places(self._directory, self._options)
         told = Told(checkpointers, item_names, item_handlers, handler_registry)
         self._backing: Backing = build_backing(told, self._options)
         self._mode = ItemMode(self._backing)
@@ -138,7 +135,7 @@ class CheckpointManager(AbstractCheckpointManager):
         self._preempted: tuple[int, bool] | None = None
         self._closed = False
         try:
-            self._prepare_root()
+            prepare_root(self._directory, self._options)
             self._known = KnownSteps(self._directory, self._options)
             self._known.load()
             self._root_metadata.save()
@@ -147,24 +144,6 @@ class CheckpointManager(AbstractCheckpointManager):
             self._checkpointer.close()
             raise
         _LOG.info("manager directory=%s steps=%d", self._directory, len(self._known.infos))
-
-    def _prepare_root(self) -> None:
-        options = self._options
-        if options.read_only:
-            _LOG.warning("read_only: steps of %s are neither saved nor deleted", self._directory)
-            return
-        active = options.multiprocessing_options.active_processes
-        if options.create and active is not None:
-            raise NotImplementedError(
-                "create=True with active_processes: make the root yourself and say create=False"
-            )
-        store, root = locate(self._directory)
-        try:
-            open_root(store, root, create=options.create)
-        except CheckpointNotFound as error:
-            raise ValueError(f"Path {self._directory} does not exist.") from error
-        if options.cleanup_tmp_directories:
-            step_lib.cleanup_tmp_directories(self._directory)
 
     # ---------------------------------------------------------------------------------- properties
 
@@ -268,7 +247,7 @@ class CheckpointManager(AbstractCheckpointManager):
         """
         stats = SaveStepStatistics(directory=str(self._directory))
         stats.checkpoint_manager_blocking_start_time = time.time()
-        stats.step = step = _plain_step(step)
+        stats.step = step = plain_step(step)
         if items is None and args is None:
             raise ValueError("Must provide `args` for `save`.")
         check_args(items, args)
@@ -343,15 +322,14 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def _write(self, stats: SaveStepStatistics, step: int, args: args_lib.Composite) -> None:
         stats.checkpointer_blocking_start_time = begun = time.time()
-        path = step_lib.build_step_path(self._directory, self._name_format, step)
-        self._checkpointer.save(path, args=args)
+        self._checkpointer.save(self._places.new(step), args=args)
         stats.checkpointer_blocking_duration_secs = time.time() - begun
 
     def _finish(self, stats: SaveStepStatistics, step: int, metrics: Any) -> None:
         stats.get_old_steps_start_time = begun = time.time()
         doomed = self._known.begin(step, metrics)
         stats.get_old_steps_duration_secs = time.time() - begun
-        stats.synchronous = not is_async_checkpointer(self._checkpointer)
+        stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
             self._finalize(step, doomed)
         else:
@@ -360,18 +338,18 @@ class CheckpointManager(AbstractCheckpointManager):
     def _finalize(self, step: int, doomed: list[int]) -> None:
         """Wait until the step is visible; only then may others go."""
         try:
-            if is_async_checkpointer(self._checkpointer):
+            if isinstance(self._checkpointer, AsyncCheckpointer):
                 self._checkpointer.wait_until_finished()
         except BaseException:
             self._known.fail()
             raise
         self._known.succeed()
         begun = time.time()
-        if doomed and not self._is_visible(step):
+        if doomed and not is_visible(self._places.known(step)):
             _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
             doomed = []
         for old in doomed:
-            if self._removal.remove(self._find(old)):
+            if self._removal.remove(self._places.known(old)):
                 self._known.left(old)
         self._known.settle()
         jax.monitoring.record_event_duration_secs(
@@ -401,8 +379,12 @@ class CheckpointManager(AbstractCheckpointManager):
         self._mode.check_restore(args)
         self.wait_until_finished()
         root = self._directory if directory is None else epath.Path(directory)
-        stats.step = step = self._choose(step, root, is_own=directory is None)
-        path = self._read_path(root, step)
+        if step is None:
+            step = self.latest_step() if directory is None else self._places.latest(root)
+        if step is None:
+            raise FileNotFoundError(f"No steps found in {root}.")
+        stats.step = step = plain_step(step)
+        path = self._places.stored(step, root)
         stats.checkpointer_start_time = time.time()
         restored = self._mode.restore(path, items, restore_kwargs, args)
         now = time.time()
@@ -419,7 +401,7 @@ class CheckpointManager(AbstractCheckpointManager):
         """
         if self._known.is_in_flight(step):
             self.wait_until_finished()
-        return self._mode.metadata(self._read_path(self._directory, _plain_step(step)))
+        return self._mode.metadata(self._places.stored(plain_step(step), self._directory))
 
     def metadata(self) -> Mapping[str, Any]:
         """What was noted about the whole root when it was begun; empty if nothing was."""
@@ -432,7 +414,7 @@ class CheckpointManager(AbstractCheckpointManager):
         info = self._known.find(step)
         if info is not None and self._known.is_in_flight(step):
             return info.metrics
-        store, path = locate(self._find(_plain_step(step)))
+        store, path = locate(self._places.known(plain_step(step)))
         try:
             return read_metrics(store, path)
         except CheckpointNotFound:
@@ -450,7 +432,7 @@ class CheckpointManager(AbstractCheckpointManager):
             raise ValueError(f"Requested deleting a non-existent step: {step}.")
         if self._known.is_in_flight(step):
             self.wait_until_finished()
-        if not self._removal.remove(self._find(_plain_step(step))):
+        if not self._removal.remove(self._places.known(plain_step(step))):
             raise OSError(f"step {step} cannot be removed from {self._directory}: the log says why")
         self._known.discard(step)
 
@@ -498,48 +480,6 @@ class CheckpointManager(AbstractCheckpointManager):
             self.close()
         except Exception as second:  # noqa: BLE001 - what happened in the block matters more
             error.add_note(f"and the save in the background failed: {second!r}")
-
-    # -------------------------------------------------------------------------------------- places
-
-    def _choose(self, step: int | None, root: epath.Path, *, is_own: bool) -> int:
-        if step is not None:
-            return _plain_step(step)
-        if is_own:
-            latest = self.latest_step()
-        else:
-            found = step_lib.latest_step_metadata(root, self._name_format)
-            latest = None if found is None else found.step
-        if latest is None:
-            raise FileNotFoundError(f"No steps found in {root}.")
-        return latest
-
-    def _read_path(self, root: epath.Path, step: int) -> epath.Path:
-        if self._options.step_name_format is not None:
-            return self._name_format.find_step(root, step).path
-        path = step_lib.build_step_path(root, self._name_format, step)
-        store, place = locate(path)
-        if find_visible(store, place) is None:
-            raise FileNotFoundError(f"Checkpoint at {path} not found.")
-        return path
-
-    def _find(self, step: int) -> epath.Path:
-        """Where a known step lies: not always where it would be written."""
-        if self._options.step_name_format is not None:
-            with contextlib.suppress(ValueError):
-                return self._name_format.find_step(self._directory, step).path
-        return step_lib.build_step_path(self._directory, self._name_format, step)
-
-    def _is_visible(self, step: int) -> bool:
-        store, path = locate(self._find(step))
-        return find_visible(store, path) is not None
-
-
-def _plain_step(step: Any) -> int:
-    """A step of any integer type as Python's. Raises `TypeError`, or `ValueError` if negative."""
-    number = operator.index(step)
-    if number < 0:
-        raise ValueError(f"a step is not negative: {number}")
-    return number
 
 
 def _end(stats: SaveStepStatistics) -> None:

@@ -4,7 +4,7 @@ Knows how the two are imported, and a clock that both read. Knows nothing of wha
 """
 
 import contextlib
-import datetime
+import datetime as dt
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -42,19 +42,19 @@ class Clock:
     """Stands still until it is told to go on."""
 
     def __init__(self) -> None:
-        self.now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+        self.now = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
     def advance(self, **interval: float) -> None:
-        self.now += datetime.timedelta(**interval)
+        self.now += dt.timedelta(**interval)
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Clock"]:
         clock = self
 
-        class FakeDatetime(datetime.datetime):
+        class FakeDatetime(dt.datetime):
             @classmethod
-            def now(cls, tz: Any = None) -> datetime.datetime:
+            def now(cls, tz: Any = None) -> dt.datetime:
                 return clock.now if tz is not None else clock.now.replace(tzinfo=None)
 
-        with mock.patch.object(datetime, "datetime", FakeDatetime):
+        with mock.patch.object(dt, "datetime", FakeDatetime):
             yield self

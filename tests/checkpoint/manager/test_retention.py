@@ -1,6 +1,6 @@
 """Which steps live: every worked example, on both libraries, and the rules beyond them."""
 
-import datetime
+import datetime as dt
 import math
 
 import pytest
@@ -9,7 +9,7 @@ from pertinax._steps.history import StepRecord
 from pertinax.checkpoint._adapt.retention import ManagerRetention, Quality, best_record
 from tests.checkpoint.manager.sides import Clock, tree
 
-HOURS = datetime.timedelta(hours=1)
+HOURS = dt.timedelta(hours=1)
 LOSSES = [5, 2, 4, 3, 7, 1, 10, 9, 7, 4]
 BY_VALUE = {"best_fn": lambda metrics: metrics["loss"]}
 

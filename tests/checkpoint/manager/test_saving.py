@@ -1,6 +1,6 @@
 """When a save happens, what it refuses, and what it leaves behind."""
 
-import datetime
+import datetime as dt
 import json
 import os
 import pathlib
@@ -21,7 +21,7 @@ def save(ocp, manager, step, **more):
     return manager.save(step, args=ocp.args.StandardSave(tree(step)), **more)
 
 
-# ------------------------------------------------------------------------------------ when it is time
+# ---------------------------------------------------------------------------------- when it is time
 
 
 def test_intervals_are_anchored_at_zero_and_the_first_step_is_saved(ocp, root):
@@ -84,7 +84,9 @@ def test_preemption_at_a_saved_step_saves_nothing_and_is_no_error(ours, root, mo
     with ours.CheckpointManager(root) as manager:
         save(ours, manager, 2)
         monkeypatch.setattr(
-            multihost_utils, "reached_preemption_sync_point", lambda step: asked.append(step) or True
+            multihost_utils,
+            "reached_preemption_sync_point",
+            lambda step: asked.append(step) or True,
         )
         assert save(ours, manager, 2) is False
         assert asked == [2]
@@ -96,7 +98,7 @@ def test_an_interval_of_zero_leaves_the_extra_steps(ours, root):
         assert [step for step in range(6) if save(ours, manager, step)] == [0, 3]
 
 
-# -------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def test_a_saved_step_never_changes(ocp, root):
@@ -120,7 +122,6 @@ def test_a_step_that_somebody_else_saved_is_refused(ours, root):
         first.wait_until_finished()
         with pytest.raises(ValueError, match="already exists"):
             save(ours, second, 1)
-            second.wait_until_finished()
         assert second.all_steps() == []
         second.reload()
         assert second.all_steps() == [1]
@@ -140,9 +141,8 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments_are_refused_and_settle_nothing(ocp, root, case):
     make, error, phrase = WRONG[case]
-    with ocp.CheckpointManager(root) as manager:
-        with pytest.raises(error, match=phrase):
-            manager.save(0, **make(ocp))
+    with ocp.CheckpointManager(root) as manager, pytest.raises(error, match=phrase):
+        manager.save(0, **make(ocp))
     assert names(root) == []
 
 
@@ -186,7 +186,7 @@ def test_a_step_may_be_any_integer(ocp, root, kind):
     assert names(root) == ["3"]
 
 
-# ------------------------------------------------------------------------------------------ the options
+# -------------------------------------------------------------------------------------- the options
 
 
 def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
@@ -210,7 +210,8 @@ def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_to_keep": -1}, {"best_mode": "best"}, {"best_mode": None}, {"todelete_subdir": "a/b"}]
+    "wrong",
+    [{"max_to_keep": -1}, {"best_mode": "best"}, {"best_mode": None}, {"todelete_subdir": "a/b"}],
 )
 def test_options_without_meaning_are_refused(ours, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -283,7 +284,7 @@ def test_permission_bits_reach_steps_and_items(ours, root):
         os.umask(umask)
 
 
-# ---------------------------------------------------------------------------------------------- deletion
+# ----------------------------------------------------------------------------------------- deletion
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -342,12 +343,14 @@ def test_leftovers_are_neither_listed_nor_in_the_way_and_go_on_demand(ours, root
         assert manager.all_steps() == []
         save(ours, manager, 5)
     assert leftover.exists()
-    with ours.CheckpointManager(root, options=options(ours, cleanup_tmp_directories=True)) as manager:
+    with ours.CheckpointManager(
+        root, options=options(ours, cleanup_tmp_directories=True)
+    ) as manager:
         assert manager.all_steps() == [5]
     assert names(root) == ["5", "note.orbax-checkpoint-tmp-1"]
 
 
-# ----------------------------------------------------------------------------------- metrics, metadata
+# -------------------------------------------------------------------------------- metrics, metadata
 
 
 @pytest.mark.parametrize(
@@ -452,7 +455,7 @@ def test_metadata_of_a_root_that_has_none(ours, root):
 
 
 def test_two_infos_are_equal_if_step_and_time_are(ours):
-    now = datetime.datetime.now(tz=datetime.UTC)
+    now = dt.datetime.now(tz=dt.UTC)
     info = ours.checkpoint_manager.CheckpointInfo
     assert info(jnp.int32(3), now, {"a": 1}) == info(3, now)
     assert hash(info(3, now)) == hash(info(3, now, None, True))

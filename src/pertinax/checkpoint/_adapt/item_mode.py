@@ -97,7 +97,7 @@ class ItemMode:
         single = self.default_item
         if single is None:
             single = (path / DEFAULT_ITEM_NAME).is_dir()
-        found = self._backing.checkpointer.metadata(path)
+        found: Any = self._backing.checkpointer.metadata(path)
         self.default_item = single
         return found.get(DEFAULT_ITEM_NAME) if single else found
 

@@ -19,7 +19,6 @@ from pertinax._steps.history import StepRecord, list_steps, read_record
 from pertinax._steps.naming import PlainNaming
 from pertinax.checkpoint._adapt.manager_options import (
     CheckpointManagerOptions,
-    name_format_of,
     nanoseconds,
     quality_of,
     retention_of,
@@ -86,12 +85,12 @@ class KnownSteps:
         """Look at the disk again. Raises `ValueError` if there is no root."""
         if self._store.stat(self._root) is None:
             raise ValueError(f"Path {self._directory} does not exist.")
-        found = list(self._read())
+        found = list(_read(self._directory, self._options))
         with self._lock:
             leaving = {info.step for info in self._leaving}
             self._infos[:] = [info for info in found if info.step not in leaving]
             if self._in_flight is not None:
-                self._put([self._in_flight])
+                _merge(self._infos, [self._in_flight])
 
     def steps(self) -> list[int]:
         """Their numbers."""
@@ -127,7 +126,7 @@ class KnownSteps:
         """
         info = CheckpointInfo(step, dt.datetime.now(tz=dt.UTC), metrics)
         with self._lock:
-            self._put([info])
+            _merge(self._infos, [info])
             self._in_flight = info
             doomed = self._victims(step)
             self._leaving = [one for one in self._infos if one.step in doomed]
@@ -147,7 +146,7 @@ class KnownSteps:
     def settle(self) -> None:
         """The save and its removals are over: what could not be removed is still there."""
         with self._lock:
-            self._put(self._leaving)
+            _merge(self._infos, self._leaving)
             self._leaving = []
 
     def fail(self) -> None:
@@ -155,18 +154,13 @@ class KnownSteps:
         with self._lock:
             failed, self._in_flight = self._in_flight, None
             self._infos[:] = [info for info in self._infos if info is not failed]
-            self._put([info for info in self._leaving if info is not failed])
+            _merge(self._infos, [info for info in self._leaving if info is not failed])
             self._leaving = []
 
     def discard(self, step: int) -> None:
         """Forget `step`."""
         with self._lock:
             self._infos[:] = [info for info in self._infos if info.step != step]
-
-    def _put(self, infos: Iterable[CheckpointInfo]) -> None:
-        new = {info.step: info for info in infos}
-        kept = [info for info in self._infos if info.step not in new]
-        self._infos[:] = sorted([*kept, *new.values()], key=lambda info: info.step)
 
     def _victims(self, saved: int) -> set[int]:
         """Who must go. Not the engine's `victims`: by these options even the newest step may."""
@@ -178,25 +172,29 @@ class KnownSteps:
             doomed.discard(saved)
         return doomed
 
-    def _read(self) -> Iterator[CheckpointInfo]:
-        wanted = {
-            "metrics": self._quality is not None,
-            "times": self._options.keep_time_interval is not None,
-        }
-        for step, path in sorted(self._places().items()):
-            record = read_record(self._store, step, path, **wanted)
-            if record is not None:
-                time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
-                yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
 
-    def _places(self) -> dict[int, str]:
-        """The directories of all steps, by one listing where names are plain."""
-        options = self._options
-        if options.step_name_format is None:
-            naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
-            return list_steps(self._store, self._root, naming)
-        found = name_format_of(options).find_all(self._directory)
-        return {int(one.step): locate(one.path)[1] for one in found}
+def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[CheckpointInfo]:
+    """What the disk says of each step: as much as the options need."""
+    store, root = locate(directory)
+    metrics, times = options.best_fn is not None, options.keep_time_interval is not None
+    if options.step_name_format is None:
+        naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
+        found = list_steps(store, root, naming)  # one listing, and nothing else unless it is needed
+    else:
+        steps = options.step_name_format.find_all(directory)
+        found = {int(one.step): locate(one.path)[1] for one in steps}
+    for step, path in sorted(found.items()):
+        record = read_record(store, step, path, metrics=metrics, times=times)
+        if record is not None:
+            time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
+            yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
+
+
+def _merge(infos: list[CheckpointInfo], others: Iterable[CheckpointInfo]) -> None:
+    """Put `others` into the list, each in its place and instead of any of the same step."""
+    new = {info.step: info for info in others}
+    kept = [info for info in infos if info.step not in new]
+    infos[:] = sorted([*kept, *new.values()], key=lambda info: info.step)
 
 
 def _record(info: CheckpointInfo) -> StepRecord:

@@ -173,7 +173,10 @@ def _closed_composite(
     handlers: Mapping[str, CheckpointHandler],
     options: CheckpointManagerOptions,
 ) -> CompositeCheckpointHandler:
-    everything = {**handlers, METRIC_ITEM_NAME: JsonCheckpointHandler(filename=METRIC_ITEM_NAME)}
+    everything: dict[str, Any] = {
+        **handlers,
+        METRIC_ITEM_NAME: JsonCheckpointHandler(filename=METRIC_ITEM_NAME),
+    }
     return CompositeCheckpointHandler(
         *names, composite_options=_composite_options(options), **everything
     )

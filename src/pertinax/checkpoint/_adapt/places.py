@@ -1,0 +1,93 @@
+"""Where the steps of a manager lie.
+
+Knows one root and how its steps are called. Knows nothing of what they hold or of who writes them.
+"""
+
+import contextlib
+import logging
+import operator
+from typing import Any, Final, final
+
+from etils import epath
+
+from pertinax._core.places import locate
+from pertinax._steps.recovery import open_root
+from pertinax._store.leftovers import find_visible
+from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
+from pertinax.checkpoint.path import step as step_lib
+from pertinax.errors import CheckpointNotFound
+
+_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+
+
+def plain_step(step: Any) -> int:
+    """A step of any integer type as Python's. Raises `TypeError`, or `ValueError` if negative."""
+    number = operator.index(step)
+    if number < 0:
+        raise ValueError(f"a step is not negative: {number}")
+    return number
+
+
+def prepare_root(directory: epath.Path, options: CheckpointManagerOptions) -> None:
+    """Make the root, if that is wished, and put it in order.
+
+    Raises `ValueError` if there is none and none is to be made.
+    """
+    if options.read_only:
+        _LOG.warning("read_only: steps of %s are neither saved nor deleted", directory)
+        return
+    if options.create and options.multiprocessing_options.active_processes is not None:
+        raise NotImplementedError(
+            "create=True with active_processes: make the root yourself and say create=False"
+        )
+    store, root = locate(directory)
+    try:
+        open_root(store, root, create=options.create)
+    except CheckpointNotFound as error:
+        raise ValueError(f"Path {directory} does not exist.") from error
+    if options.cleanup_tmp_directories:
+        step_lib.cleanup_tmp_directories(directory)
+
+
+@final
+class Places:
+    """Paths of steps, by number."""
+
+    def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
+        self._directory = directory
+        self._format = name_format_of(options)
+        self._is_own_format = options.step_name_format is not None
+
+    def new(self, step: int) -> epath.Path:
+        """Where `step` is to be written."""
+        return step_lib.build_step_path(self._directory, self._format, step)
+
+    def known(self, step: int) -> epath.Path:
+        """Where a known step lies: not always where it would be written."""
+        if self._is_own_format:
+            with contextlib.suppress(ValueError):
+                return self._format.find_step(self._directory, step).path
+        return self.new(step)
+
+    def stored(self, step: int, root: epath.Path) -> epath.Path:
+        """Where `step` lies in some root.
+
+        If it does not: `FileNotFoundError`, or what the program's own format of names raises.
+        """
+        if self._is_own_format:
+            return self._format.find_step(root, step).path
+        path = step_lib.build_step_path(root, self._format, step)
+        if not is_visible(path):
+            raise FileNotFoundError(f"Checkpoint at {path} not found.")
+        return path
+
+    def latest(self, root: epath.Path) -> int | None:
+        """The largest step in some root."""
+        found = step_lib.latest_step_metadata(root, self._format)
+        return None if found is None else int(found.step)
+
+
+def is_visible(path: epath.Path) -> bool:
+    """Whether a published step lies at `path`."""
+    store, place = locate(path)
+    return find_visible(store, place) is not None
