@@ -28,8 +28,9 @@ from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.paths import path_text
-from pertinax._tree.rebuild import ABSENT, rebuild, refill
+from pertinax._tree.rebuild import ABSENT, node_at, rebuild, refill
 from pertinax._tree.select import select_paths
+from pertinax._tree.skeleton import Node, leaf_paths
 from pertinax.errors import InvalidOption, Misfit, RestoreMismatch, UnsupportedLeaf
 from pertinax.typing import PathLike, PyTree
 
@@ -121,7 +122,7 @@ def _load_all(
             else:
                 misfits.append(misfit)
         orders.append(Order(i, wish))
-    _refuse(opened, misfits)
+    _refuse(opened, misfits, len(orders))
     values = carry_out(opened, orders, options)
     out: list[Any] = [ABSENT] * len(leaves)
     for order, value in zip(orders, values, strict=True):
@@ -158,15 +159,16 @@ def _selected(paths: Sequence[Any], select: str | Sequence[str] | None) -> list[
         raise InvalidOption(f"select: {error}; `describe` lists the leaves") from error
 
 
-def _refuse(opened: Opened, misfits: Sequence[Misfit]) -> None:
+def _refuse(opened: Opened, misfits: Sequence[Misfit], leaf_count: int) -> None:
     if misfits:
-        raise RestoreMismatch(opened.path, describe_misfits(misfits), len(opened.manifest.leaves))
+        raise RestoreMismatch(opened.path, describe_misfits(misfits), leaf_count)
 
 
 def _load_into(
     opened: Opened, target: PyTree, select: str | Sequence[str] | None, options: LoadOptions
 ) -> PyTree:
     leaves = opened.manifest.leaves
+    target = _open_ellipses(target, opened.manifest.root)
     flat = flatten(target)
     chosen = _selected(flat.paths, select)
     picked = [i for i, yes in enumerate(chosen) if yes]
@@ -177,13 +179,28 @@ def _load_into(
     if select is not None:
         options = _without_extras(options)
     pairing = pair(leaves, paths, wishes, keepable=keepable, options=options)
-    _refuse(opened, pairing.misfits)
+    _refuse(opened, pairing.misfits, pairing.leaf_count)
     wanted = [(i, s, wish) for i, s, wish in zip(picked, pairing.stored, wishes, strict=True) if s is not None]
     orders = [Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w) for _, s, w in wanted]
     out = list(flat.leaves)
     for (i, _, _), value in zip(wanted, carry_out(opened, orders, options), strict=True):
         out[i] = value
     return refill(target, out)
+
+
+def _open_ellipses(target: PyTree, root: Node) -> PyTree:
+    """Each `...` that stands where a whole container is stored becomes that container, of `...`."""
+    flat = flatten(target)
+    if not any(leaf is ... for leaf in flat.leaves):
+        return target
+    opened: list[Any] = []
+    for leaf, path in zip(flat.leaves, flat.paths, strict=True):
+        node = node_at(root, path) if leaf is ... else None
+        if node is None or node.kind == "leaf":
+            opened.append(leaf)
+        else:
+            opened.append(rebuild(node, [...] * len(leaf_paths(node))))
+    return refill(target, opened)
 
 
 def _without_extras(options: LoadOptions) -> LoadOptions:

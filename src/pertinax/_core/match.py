@@ -23,10 +23,12 @@ _SCALARS = ("bool", "int", "float", "complex")
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """`stored[i]` is the position of the stored leaf for the i-th leaf of the target, None where the target's stays."""
+    """`stored[i]` is the position of the stored leaf for the i-th leaf of the target, None where the
+    target's stays. `leaf_count` counts the leaves that were looked at, on either side."""
 
     stored: list[int | None]
     misfits: list[Misfit]
+    leaf_count: int
 
 
 _MAX_HINTS = 20
@@ -63,12 +65,14 @@ def pair(
 ) -> Pairing:
     """Find the stored leaf for every leaf of the target. `keepable[i]`: the target's own leaf is a value, not a shape."""
     stored = _partners(leaves, paths)
+    used = {i for i in stored if i is not None}
+    unused = [leaf for i, leaf in enumerate(leaves) if i not in used]
     misfits: list[Misfit] = []
     hints = 0
     fits: dict[tuple[Any, ...], bool] = {}  # most leaves are alike, and most fit
     for path, wish, keep, found in zip(paths, wishes, keepable, stored, strict=True):
         if found is None:
-            near = leaves if hints < _MAX_HINTS else ()
+            near = unused if hints < _MAX_HINTS else ()
             misfit = _missing(path, wish, near, keep=keep, options=options)
             hints += misfit is not None
         else:
@@ -80,14 +84,13 @@ def pair(
         if misfit is not None:
             misfits.append(misfit)
     if options.extra == "error":
-        used = {i for i in stored if i is not None}
-        misfits += [_extra(leaf) for i, leaf in enumerate(leaves) if i not in used]
-    return Pairing(stored, misfits)
+        misfits += [_extra(leaf) for leaf in unused]
+    return Pairing(stored, misfits, len(paths) + (len(unused) if options.extra == "error" else 0))
 
 
 def _extra(leaf: StoredLeaf) -> Misfit:
     return Misfit(
-        path_text(leaf.path), stored_text(leaf), "not in target", 'extra="ignore" leaves it out'
+        path_text(leaf.path), stored_text(leaf), "nothing", 'extra="ignore" leaves it out'
     )
 
 
@@ -103,7 +106,7 @@ def _missing(
         hint += "the target has only a shape here: give it an array to keep"
     else:
         hint += 'missing="keep" leaves yours'
-    return Misfit(text, "not stored", wish_text(wish), hint)
+    return Misfit(text, "nothing", wish_text(wish), hint)
 
 
 def fit(leaf: StoredLeaf, wish: Wish, path: Path, options: LoadOptions) -> Misfit | None:
@@ -140,6 +143,8 @@ def _dtype_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | N
             return 'JAX would cut it to 32 bits: set jax_enable_x64, or load with arrays="numpy"'
     if wish.dtype is None or wish.dtype == leaf.dtype or options.cast == "lossy":
         return None
+    if leaf.kind in _SCALARS and wish.kind == "jax":
+        return f"it was saved as a Python {leaf.kind}: give the target one, or ... for whatever is stored"
     if is_lossless(leaf.dtype, wish.dtype):
         return None if options.cast == "lossless" else 'cast="lossless" converts it'
     return 'cast="lossy" converts it and may lose digits'

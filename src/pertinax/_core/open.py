@@ -76,7 +76,7 @@ def read_settled(
                     continue
                 if isinstance(error, PertinaxError):
                     raise
-                raise CheckpointNotFound(2, "the checkpoint, or a part of it, is gone", error.filename) from error
+                raise CheckpointNotFound(f"the checkpoint, or a part of it, is gone: {error.filename}") from error
             if not left or is_good(result) or _state(where, text) == before:
                 return result
     raise AssertionError("the last try returns or raises")
@@ -100,10 +100,10 @@ def find(path: PathLike, store: Store | None = None) -> Found:
     where, text = locate(path, store)
     directory = find_visible(where, text)
     if directory is None:
-        raise CheckpointNotFound(2, "there is no checkpoint", text)
+        raise CheckpointNotFound(f"there is no checkpoint at {text}")
     detected = detect(where, directory) if directory == text else detect_aside(where, directory)
     if detected.kind == "missing":
-        raise CheckpointNotFound(2, "there is no checkpoint", text)
+        raise CheckpointNotFound(f"there is no checkpoint at {text}")
     if detected.kind == "unfinished":
         raise UnfinishedCheckpoint(
             f"{text} belongs to a save that was never published: it may lack anything. Load a finished one beside it"
@@ -141,7 +141,11 @@ def _choose(found: Found, item: str | None) -> str:
     trees = [name for name, kind in found.detected.items if kind != "other"]
     if item is not None:
         if item not in trees:
-            raise InvalidOption(f"{found.path} has no tree called {item!r}: there is {', '.join(trees) or 'none'}")
+            others = [name for name, kind in found.detected.items if kind == "other"]
+            hint = f" ({', '.join(others)} hold no arrays)" if others else ""
+            raise InvalidOption(
+                f"{found.path} has no tree called {item!r}: there is {', '.join(trees) or 'none'}{hint}"
+            )
         return item
     if len(trees) == 1:
         return trees[0]

@@ -40,6 +40,14 @@ class Verification:
         """Every byte is known to be as written."""
         return self.verified and not self.problems
 
+    def __str__(self) -> str:
+        if self.problems:
+            listed = "".join(f"\n  {problem}" for problem in self.problems)
+            return f"{self.path}: damaged, {len(self.problems)} problems{listed}"
+        if not self.verified:
+            return f"{self.path}: readable, but nothing vouches for its bytes"
+        return f"{self.path}: good, {self.checked_bytes:,} bytes checked"
+
 
 def verify(
     path: PathLike, *, on_damage: Literal["raise", "report"] = "raise", threads: int = 2, store: Store | None = None

@@ -64,19 +64,16 @@ def write_checkpoint(
     check_room(store, final, contents.total_bytes)
     # Whatever it is that appears or vanishes under our hands, it is not the path that the user gave.
     with storage_errors("save the checkpoint", final, names_too=True):
-        _write(store, final, contents, options, progress, begun_ns)
+        with (
+            open_draft(store, final, mode=options.mode) as draft,
+            Workers(options.threads, "pertinax-write") as workers,
+        ):
+            counter = _Counter(contents.total_bytes, progress)
+            write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
+            counter.finish()
+            draft.commit(replace=options.exists == "replace")
     seconds = (time.time_ns() - begun_ns) / 1e9
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
-
-
-def _write(
-    store: Store, final: str, contents: Contents, options: SaveOptions, progress: Progress | None, begun_ns: int
-) -> None:
-    with open_draft(store, final, mode=options.mode) as draft, Workers(options.threads, "pertinax-write") as workers:
-        counter = _Counter(contents.total_bytes, progress)
-        write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
-        counter.finish()
-        draft.commit(replace=options.exists == "replace")
 
 
 def write_contents(
@@ -98,7 +95,8 @@ def write_contents(
         return
     records: list[FileRecord] = []
     for name, item in contents.items.items():
-        records += _write_one(draft, name, item, workers, progress)
+        told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
+        records += _write_one(draft, name, told, workers, progress)
     records += [FileRecord(name, len(data), crc32c(data)) for name, data in notes.items()]
     ledger = Manifest(
         "pertinax",

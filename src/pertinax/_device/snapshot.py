@@ -160,7 +160,8 @@ def fresh_buffer(length: int) -> memoryview:
         raw = np.zeros(length + 64, np.uint8)
         start = -raw.ctypes.data % 64
         return memoryview(raw)[start : start + length]
-    memory = mmap.mmap(-1, length)
+    # Private: Python's own choice for anonymous memory is shared, which never gets huge pages.
+    memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)

@@ -94,8 +94,13 @@ def _step_or_other(store: Store, path: str, entries: list[Entry]) -> Detected:
     for name in below:
         inner = f"{path}/{name}"
         items.append((name, _item_kind(store, inner, store.list_dir(inner))))
-    if looks_like_step or any(kind != "other" for _, kind in items):
+    found = [name for name, kind in items if kind != "other"]
+    # Steps from before Orbax 0.5.11 have no notes; all that tells them apart is the usual name.
+    if looks_like_step or "default" in found:
         return Detected("step", tuple(items))
+    if found:
+        listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+        return Detected("other", reason=f"holds checkpoints ({listed}): load {path}/{found[0]}")
     return Detected("other", reason=_other_hint(names))
 
 

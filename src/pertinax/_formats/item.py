@@ -37,7 +37,7 @@ from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.skeleton import Node
 
-_ORBAX_TYPES = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
+_ORBAX_TYPES: Mapping[str, str] = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
 
 
 @dataclass(frozen=True, slots=True)

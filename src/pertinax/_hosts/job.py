@@ -18,6 +18,6 @@ def this_job() -> Hosts:
     if jax.process_count() == 1:
         return Alone()
     raise UnsupportedTopology(
-        f"this job has {jax.process_count()} processes and pertinax saves jobs of one: gather the "
-        f"arrays in one process, or save with orbax-checkpoint, which pertinax.load reads"
+        f"this job has {jax.process_count()} processes, and this version of pertinax saves jobs of "
+        f"one process only: save with orbax-checkpoint, whose checkpoints pertinax.load reads"
     )

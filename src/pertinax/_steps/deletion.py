@@ -60,7 +60,7 @@ class Deleter:
             with storage_errors("delete the checkpoint", directory):
                 hidden = hide(self._store, directory)
         except FileNotFoundError as error:
-            raise CheckpointNotFound(2, "there is no checkpoint to delete", directory) from error
+            raise CheckpointNotFound(f"there is no checkpoint to delete at {directory}") from error
         with self._idle:
             self._hidden += hidden
             if self._thread is not None:

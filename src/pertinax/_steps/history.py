@@ -60,7 +60,7 @@ def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
         with storage_errors("list the steps", root):
             entries = store.list_dir(root)
     except FileNotFoundError as error:
-        raise CheckpointNotFound(2, "there is no such directory", root) from error
+        raise CheckpointNotFound(f"there is no directory {root}") from error
     found: dict[int, str] = {}
     for name in sorted(_visible_names(store, root, entries)):
         step = naming.step(name)
@@ -118,7 +118,7 @@ def read_metrics(store: Store, directory: str) -> Any:
     with storage_errors("read the metrics", directory):
         place = find_visible(store, directory)
         if place is None:
-            raise CheckpointNotFound(2, "there is no such step", directory)
+            raise CheckpointNotFound(f"there is no step at {directory}")
         return _read_metrics(store, place)
 
 

@@ -203,7 +203,7 @@ class Manager:
         if number is None:
             number = self.latest()
             if number is None:
-                raise CheckpointNotFound(2, "there is no step yet", self.root)
+                raise CheckpointNotFound(f"there is no step in {self.root} yet")
         return load(_place(self._root, number), target, store=self._root.store, **options)
 
     def steps(self) -> list[int]:
@@ -301,7 +301,7 @@ def _place(root: StepRoot, step: int) -> str:
     """Where a visible step lies. Raises `CheckpointNotFound`."""
     steps = root.steps()
     if step not in steps:
-        raise CheckpointNotFound(2, f"there is no step {step}. {_listed(list(steps))}", root.path)
+        raise CheckpointNotFound(f"there is no step {step} in {root.path}. {_listed(list(steps))}")
     return steps[step]
 
 

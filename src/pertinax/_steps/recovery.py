@@ -29,7 +29,7 @@ def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:
     with storage_errors("look at the directory", root):
         found = store.stat(root)
     if found is None and not create:
-        raise CheckpointNotFound(2, "there is no such directory", root)
+        raise CheckpointNotFound(f"there is no directory {root}")
     if found is None:
         with storage_errors("make the directory", root):
             make_dirs(store, root)

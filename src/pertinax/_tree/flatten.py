@@ -7,18 +7,17 @@ refuses a dictionary whose keys cannot be compared.
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import jax
-from jax import tree_util
+from jax import Array, tree_util
 
 from pertinax._tree.paths import Key, Path, path_text
 from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node, NodeKind, encode_value, is_plain
 
 _PLAIN_LEAVES = frozenset({int, float, bool, complex, str, bytes})
-_FACTORIES = {"list": list, "dict": dict, "int": int, "float": float, "set": set, "str": str}
+_FACTORIES: Mapping[str, Callable[[], Any]] = {"list": list, "dict": dict, "int": int, "float": float, "set": set, "str": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[
 def children_of(value: Any) -> list[tuple[Key, Any]] | None:
     """Keys and children of one container, or None if `value` is a leaf. `None` itself is an empty container."""
     kind = type(value)
-    if kind in _PLAIN_LEAVES or isinstance(value, jax.Array):
+    if kind in _PLAIN_LEAVES or isinstance(value, Array):
         return None
     if kind is dict or kind is collections.OrderedDict or kind is collections.defaultdict:
         return [(Key("key", key), child) for key, child in value.items()]

@@ -6,6 +6,7 @@ imported it already, and it is filled without calling its code. What cannot be m
 
 import collections
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -95,11 +96,17 @@ def _namedtuple(node: Node, children: list[Any]) -> Any:
     found = _class_named(node.type_name)
     if found is not None and issubclass(found, tuple) and getattr(found, "_fields", None) == fields:
         return tuple.__new__(found, children)
+    name = (node.type_name or "").rpartition(":")[2].rpartition(".")[2]
     try:
-        name = (node.type_name or "").rpartition(":")[2].rpartition(".")[2]
-        return collections.namedtuple(name or "Fields", fields)(*children)  # noqa: PYI024 - made at run time
+        return _stand_in(name or "Fields", fields)(*children)
     except ValueError:  # a file may hold names that Python does not allow
         return dict(zip(fields, children, strict=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _stand_in(name: str, fields: tuple[str, ...]) -> Any:
+    """A named tuple for a class that is not there; the same one each time, so that trees compare."""
+    return collections.namedtuple(name, fields)  # noqa: PYI024 - made at run time
 
 
 def _dataclass_named(node: Node) -> type | None:
@@ -157,3 +164,15 @@ def _pairs(children: list[tuple[Any, Any]], filled: list[Any]) -> list[tuple[Any
 def empty_paths(root: Node) -> list[Path]:
     """Where `root` has containers without children."""
     return [path for path, node in walk(root) if node.is_empty]
+
+
+def node_at(root: Node, path: Path) -> Node | None:
+    """The node of a skeleton at `path`, by the very keys or else by their text; None if there is none."""
+    node = root
+    for key in path:
+        exact = [i for i, own in enumerate(node.keys) if own.value == key.value]
+        alike = exact or [i for i, own in enumerate(node.keys) if str(own.value) == str(key.value)]
+        if not alike:
+            return None
+        node = node.children[alike[0]]
+    return node

@@ -4,7 +4,7 @@ Knows which container stands where, with which keys, and how to say so in JSON. 
 `flatten` makes skeletons from them, `rebuild` makes them from skeletons.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -22,7 +22,7 @@ NodeKind = Literal[
     "dataclass",
     "custom",
 ]
-_CONTAINER_KINDS = frozenset(get_args(NodeKind)) - {"leaf", "none"}
+_CONTAINER_KINDS = frozenset(set(get_args(NodeKind)) - {"leaf", "none"})
 _KEY_KINDS = frozenset(get_args(KeyKind))
 MAX_DEPTH = 200
 """Deeper skeletons are refused: Python itself gives up at about five times that."""
@@ -138,7 +138,7 @@ def _as_list(data: Any) -> list[Any]:
     return cast("list[Any]", data)
 
 
-_DEFAULT_KEY_KIND: dict[str, KeyKind] = {
+_DEFAULT_KEY_KIND: Mapping[str, KeyKind] = {
     "dict": "key",
     "ordered_dict": "key",
     "default_dict": "key",

@@ -11,7 +11,9 @@ from etils import epath
 from pertinax.checkpoint._adapt.calls import restore_args_of, save_args_of
 from pertinax.checkpoint._adapt.legacy import with_args
 from pertinax.checkpoint._adapt.publish import begin, choose_place, find_finished, publish
+from pertinax.checkpoint._adapt.stored import check_files
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeCheckpointHandler
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
 from pertinax.typing import PathLike
 
@@ -68,6 +70,8 @@ class Checkpointer(AbstractCheckpointer):
         does not fit.
         """
         found = find_finished(directory)
+        if not isinstance(self._handler, CompositeCheckpointHandler):
+            check_files(found)
         return self._handler.restore(found, args=restore_args_of(self._handler, args, kwargs))
 
     def metadata(self, directory: PathLike) -> Any | None:

@@ -28,10 +28,11 @@ def tree(seed: int = 0) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    left, right = (dict(one), dict(other)) if isinstance(one, dict) else (one, other)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    return np.array_equal(np.asarray(left), np.asarray(right))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def names(root: Any) -> list[str]:

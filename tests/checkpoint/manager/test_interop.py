@@ -119,7 +119,8 @@ with ocp.CheckpointManager(root, options=options) as manager:
             manager.save(step, args=ocp.args.StandardSave(tree), metrics={"loss": step})
     else:
         target = {"w": jnp.zeros((2, 3)), "n": {"b": jnp.zeros((3,), jnp.int32)}}
-        got = {s: manager.restore(s, args=ocp.args.StandardRestore(target)) for s in manager.all_steps()}
+        args = ocp.args.StandardRestore(target)
+        got = {s: manager.restore(s, args=args) for s in manager.all_steps()}
         found = {s: [one["w"].tolist(), one["n"]["b"].tolist()] for s, one in got.items()}
         print(json.dumps([found, manager.best_step()]))
 """

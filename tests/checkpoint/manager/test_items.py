@@ -183,9 +183,9 @@ def test_other_args_than_those_of_the_handler_are_refused(ocp, root, single):
     handler = ocp.PyTreeCheckpointHandler()
     handlers = handler if single else {"a": handler}
     args = ocp.args.StandardSave(tree())
-    with ocp.CheckpointManager(root, item_handlers=handlers) as manager:
-        with pytest.raises(ValueError, match="does not match with any registered handler"):
-            manager.save(0, args=args if single else ocp.args.Composite(a=args))
+    manager = ocp.CheckpointManager(root, item_handlers=handlers)
+    with manager, pytest.raises(ValueError, match="does not match with any registered handler"):
+        manager.save(0, args=args if single else ocp.args.Composite(a=args))
 
 
 def test_handlers_and_names_are_united_and_describe_what_they_can(ours, root):
@@ -287,7 +287,7 @@ def every_host(ocp):
 
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_contradictions_are_refused(ours, root, case):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         ours.CheckpointManager(root, **CONFLICTS[case](ours))
     assert not root.exists()
 

@@ -10,10 +10,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pertinax._core.load import Order, carry_out
-from pertinax._core.open import Found, Opened, check_step, detect_aside, open_item
+from pertinax._core.open import (
+    Found,
+    Opened,
+    check_file,
+    check_step,
+    detect_aside,
+    open_item,
+    read_file,
+    read_settled,
+)
 from pertinax._core.options import LoadOptions
 from pertinax._core.places import locate
-from pertinax._formats.ledger import LEDGER_FILE
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.metadata.names import OrbaxName, orbax_names
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._store.contract import Store
@@ -97,18 +106,33 @@ def open_tree(directory: PathLike) -> StoredTree:
 
 
 def check_beside(store: Store, directory: str, name: str) -> None:
-    """Compare a file of an item with what the ledger of its step, or of the item itself, says of
-    it.
-    """
+    """Compare a file of an item with what the ledger of its step, or of the item itself, says of it."""
     parent, item = parent_of(directory), os.path.basename(directory)
     for where, text in ((directory, name), (parent, f"{item}/{name}")):
         if name != LEDGER_FILE or where == parent:
             check_step(Found(store, where, where, detect_aside(store, where)), text)
 
 
+def check_files(directory: PathLike, item: str | None = None) -> None:
+    """Compare the files that handlers of the program wrote, of one item or of all, with the ledger above them.
+
+    A tree checks its own. Raises `CorruptCheckpoint`.
+    """
+    store, path = locate(directory)
+    if store.stat(f"{path}/{LEDGER_FILE}") is None or store.stat(f"{path}/{TREE_FILE}") is not None:
+        return
+    ledger = decode_ledger(read_file(store, path, LEDGER_FILE))
+    for record in ledger.files:
+        if item is None or record.name.startswith(f"{item}/"):
+            check_file(store, path, record)
+
+
 def restore_all(directory: PathLike, restore_args: Any = None) -> Any:
     """The whole tree as dicts and lists; `restore_args` must be a tree like that, if given."""
-    stored = open_tree(directory)
+    return read_settled(directory, None, lambda: _restore_all(open_tree(directory), restore_args))
+
+
+def _restore_all(stored: StoredTree, restore_args: Any) -> Any:
     count = len(stored.leaves)
     args = [RestoreArgs()] * count
     if restore_args is not None:
@@ -125,9 +149,17 @@ def restore_into(
     lacks are left out.
     Otherwise the first difference in structure is an error: `RestoreMismatch`, with all of them.
     """
-    stored = open_tree(directory)
+    args = None if restore_args is None else args_of(item, restore_args)
+    return read_settled(
+        directory, None, lambda: _restore_into(open_tree(directory), item, args, partial)
+    )
+
+
+def _restore_into(
+    stored: StoredTree, item: Any, given: Sequence[RestoreArgs] | None, partial: bool
+) -> Any:
     flat = flatten(item)
-    args = (
+    args = given if given is not None else [RestoreArgs()] * len(flat.leaves)
         [RestoreArgs()] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
     )
     pairing = _Pairing(stored)

@@ -19,6 +19,7 @@ from pertinax._store.leftovers import remove_tree
 from pertinax.checkpoint._adapt.composite import Composite
 from pertinax.checkpoint._adapt.legacy import unwrapped, with_args
 from pertinax.checkpoint._adapt.saving import make_dirs
+from pertinax.checkpoint._adapt.stored import check_files
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import (
     CheckpointArgs,
@@ -196,6 +197,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         for name in sorted(wanted):
             handler = self._get_or_set_handler(name, wanted[name])
             given = wanted[name] if wanted[name] is not None else self._default_restore_args(name)
+            check_files(directory, name)
             results[name] = handler.restore(epath.Path(directory) / name, args=given)
         return CompositeResults(**results)
 
