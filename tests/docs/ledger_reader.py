@@ -7,6 +7,7 @@ import base64
 import collections
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read(directory: Path) -> Any:
     ledger = read_ledger(directory / "pertinax.json")
     for name, length, crc in ledger["files"]:
         content = (directory / name).read_bytes()
-        check(len(content) == length and crc32c(content) == int(crc, 16), f"{name} is damaged")
+        check(len(content) == length and zlib.crc32(content) == int(crc, 16), f"{name} is damaged")
     if "items" in ledger:
         items = [name for name in ledger["items"] if (directory / name / "pertinax.json").exists()]
         return {name: read(directory / name) for name in items}

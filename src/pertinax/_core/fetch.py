@@ -71,8 +71,9 @@ class Fetcher:
         if encoded:
             decoded = self._workers.map(lambda row: self._decode(row, owners[row], stored[row]), encoded)
             stored.update(zip(encoded, decoded, strict=True))
-        heavy = sum(r.box.size for r in requests) > SEGMENT_BYTES
-        return list((self._workers.map if heavy else map)(lambda job: self._assemble(job, stored), jobs))
+        patched = sum(job.request.box.size for job in jobs if len(job.chunks) > 1)
+        spread = self._workers.map if patched > SEGMENT_BYTES else map
+        return list(spread(lambda job: self._assemble(job, stored), jobs))
 
     def check_rows(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
         """Read rows of the chunk table and compare them with their checksums; all damage found."""
@@ -112,10 +113,10 @@ class Fetcher:
         (position, box), chunks = job
         leaf = self._manifest.leaves[position]
         dtype = numpy_dtype(leaf.storage_dtype)
-        if leaf.codec == "tensorstore":
-            return self._from_tensorstore(leaf, box)
         if len(chunks) == 1 and chunks[0][1] is box:
             return self._elements(chunks[0][0], leaf, dtype, stored)
+        if leaf.codec == "tensorstore":
+            return self._from_tensorstore(leaf, box)
         if len(chunks) == 1 and chunks[0][1].contains(box):
             array = self._elements(chunks[0][0], leaf, dtype, stored)
             part = array[(*box.relative_to(chunks[0][1].start).slices, ...)]  # `...` keeps rank 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pertinax._core.places import locate
-from pertinax._formats.crc import crc32c
+from pertinax._formats.crc import file_crc
 from pertinax._formats.detect import Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
@@ -196,7 +196,7 @@ def check_file(store: Store, directory: str, record: FileRecord) -> bytes:
         raise CorruptCheckpoint(
             f"{len(data)} bytes, written were {record.length}", file=record.name, start=0, stop=len(data)
         )
-    found = crc32c(data)
+    found = file_crc(data)
     if found != record.crc:
         raise CorruptCheckpoint(
             f"checksum is {found:08x}, written was {record.crc:08x}", file=record.name, start=0, stop=len(data)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pertinax._formats.crc import crc32c
+from pertinax._formats.crc import file_crc
 from pertinax._formats.data_file import chunk_table
 from pertinax._formats.item import write_file
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger
@@ -39,7 +39,7 @@ def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] 
     notes[STEP_FILE] = encode_step(note)
     records = list(_records(store, path, ""))
     if not own_item:
-        records += [FileRecord(name, len(data), crc32c(data)) for name, data in notes.items()]
+        records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
         ledger = Manifest("pertinax", Node("dict"), (), chunk_table("", [], None), files=tuple(records), facts=facts)
@@ -74,6 +74,6 @@ def _record(store: Store, root: str, name: str) -> FileRecord:
     with store.open(f"{root}/{name}") as reader:
         while length < reader.length:
             data = reader.read(length, min(_READ_BYTES, reader.length - length))
-            crc = crc32c(data, crc)
+            crc = file_crc(data, crc)
             length += len(data)
     return FileRecord(name, length, crc)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pertinax._core.options import SaveOptions
-from pertinax._formats.crc import crc32c
+from pertinax._formats.crc import file_crc
 from pertinax._formats.data_file import chunk_table
 from pertinax._formats.item import ItemContent, write_file, write_item
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
@@ -97,7 +97,7 @@ def write_contents(
     for name, item in contents.items.items():
         told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
         records += _write_one(draft, name, told, workers, progress)
-    records += [FileRecord(name, len(data), crc32c(data)) for name, data in notes.items()]
+    records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
     ledger = Manifest(
         "pertinax",
         Node("dict"),
@@ -128,7 +128,7 @@ def _write_one(
     workers.run_all(
         [lambda n=n, d=d: write_file(draft.store, draft.locate(f"{name}/{n}"), d) for n, d in files.items()]
     )
-    return [FileRecord(f"{name}/{n}", len(data), crc32c(data)) for n, data in files.items()]
+    return [FileRecord(f"{name}/{n}", len(data), file_crc(data)) for n, data in files.items()]
 
 
 def _handlers(contents: Contents) -> Any:

@@ -32,6 +32,7 @@ class LiveLeaf(NamedTuple):
         write_shape: shape of one written piece before any chunking.
         sharding: its layout as text, if it has one.
         impl: name of the PRNG implementation of a key.
+        platform: where a `jax.Array` is, `cpu` or an accelerator; None for everything else.
         value: text, or an integer too large for an array; such a leaf has no boxes.
     """
 
@@ -43,6 +44,7 @@ class LiveLeaf(NamedTuple):
     write_shape: Shape = ()
     sharding: str | None = None
     impl: str | None = None
+    platform: str | None = None
     value: Any = None
 
 
@@ -52,7 +54,7 @@ class Inspector:
     def __init__(self) -> None:
         self._dtypes: dict[Any, str | None] = {}
         self._wholes: dict[Shape, tuple[Box, ...]] = {}
-        self._layouts: dict[Hashable, str | None] = {}
+        self._layouts: dict[Hashable, tuple[str | None, str]] = {}
 
     def look(self, value: Any, path: Path) -> LiveLeaf:
         """Understand one leaf. Raises `UnsupportedLeaf`, naming path and type."""
@@ -108,12 +110,14 @@ class Inspector:
             value = jax.random.key_data(value)
             dtype = value.dtype.name
         shape, sharding = value.shape, value.sharding
-        layout = self._layout(sharding)
+        layout, platform = self._layout(sharding)
         if type(sharding) is SingleDeviceSharding:
             boxes = self._whole(shape)
-            return LiveLeaf(kind, dtype, shape, boxes, (value,) if boxes else (), shape, layout, impl)
+            sources = (value,) if boxes else ()
+            return LiveLeaf(kind, dtype, shape, boxes, sources, shape, layout, impl, platform)
         boxes, sources = _owned(value, shape)
-        return LiveLeaf(kind, dtype, shape, boxes, sources, sharding.shard_shape(shape), layout, impl)
+        part = sharding.shard_shape(shape)
+        return LiveLeaf(kind, dtype, shape, boxes, sources, part, layout, impl, platform)
 
     def _whole(self, shape: Shape) -> tuple[Box, ...]:
         """The box of a whole array; none if the array has no elements."""
@@ -126,10 +130,13 @@ class Inspector:
             self._dtypes[dtype] = dtype_name(dtype)
         return self._dtypes[dtype]
 
-    def _layout(self, sharding: Any) -> str | None:
-        if sharding not in self._layouts:
-            self._layouts[sharding] = sharding_text(sharding)
-        return self._layouts[sharding]
+    def _layout(self, sharding: Any) -> tuple[str | None, str]:
+        """The layout as text, and the platform that it is on."""
+        found = self._layouts.get(sharding)
+        if found is None:
+            platform = next(iter(sharding.device_set)).platform
+            found = self._layouts[sharding] = (sharding_text(sharding), platform)
+        return found
 
 
 def _owned(value: jax.Array, shape: Shape) -> tuple[tuple[Box, ...], tuple[Any, ...]]:

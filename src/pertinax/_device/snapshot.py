@@ -70,7 +70,7 @@ class Snapshot:
 
 def take(plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode) -> Snapshot:
     """Hold the bytes of all pieces of `plan`. When it returns, every array may be donated or deleted."""
-    _start_transfers(plan, leaves)
+    _start_transfers(leaves)
     hosts = _Hosts(leaves, mode)
     packed = fresh_buffer(plan.packed_bytes)
     for piece, offset in zip(plan.pieces[: plan.packed], plan.offsets.tolist(), strict=False):
@@ -103,12 +103,11 @@ class _Hosts:
 
     def _fetch(self, leaf: int, value: Any) -> NDArray[Any]:
         array = little_endian(np.asarray(value))
-        on_cpu = isinstance(value, jax.Array) and _platform(value) == "cpu"
         if self._mode == "borrow":
             return array
         if self._mode == "copy" or isinstance(value, np.ndarray):
             return copy_of(array)
-        if on_cpu:
+        if self._leaves[leaf].platform == "cpu":
             self._held.append((leaf, array))
         return array
 
@@ -120,15 +119,11 @@ class _Hosts:
         )
 
 
-def _platform(value: jax.Array) -> str:
-    return next(iter(value.sharding.device_set)).platform
-
-
-def _start_transfers(plan: WritePlan, leaves: Sequence[LiveLeaf]) -> None:
-    for piece in plan.pieces:
-        source = leaves[piece.leaf].sources[piece.source]
-        if isinstance(source, jax.Array) and _platform(source) != "cpu":
-            source.copy_to_host_async()
+def _start_transfers(leaves: Sequence[LiveLeaf]) -> None:
+    for leaf in leaves:
+        if leaf.platform is not None and leaf.platform != "cpu":
+            for source in leaf.sources:
+                source.copy_to_host_async()
 
 
 def _within(box: Any, owned: Any) -> tuple[slice, ...]:

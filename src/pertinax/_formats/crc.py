@@ -10,6 +10,7 @@ Knows bytes in memory. Knows nothing of files or formats.
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any, cast
 
 import crc32c as _wheel
@@ -31,6 +32,15 @@ def crc32c(buffer: Memory, start: int = 0) -> int:
     Numpy arrays of any dtype are welcome, `bfloat16` too. Raises `ValueError` if not contiguous.
     """
     return _wheel.crc32c(cast("Buffer", buffer), start)
+
+
+def file_crc(content: bytes, start: int = 0) -> int:
+    """The checksum of a whole file beside the array data: CRC-32 as in zip, not CRC-32C.
+
+    For a file that ends with its own CRC-32C (OCDBT's do) has the same CRC-32C as any other such file of its length,
+    so a stale one would pass.
+    """
+    return zlib.crc32(content, start)
 
 
 def crc_blocks(buffer: Memory, block_bytes: int = BLOCK_BYTES) -> list[int]:

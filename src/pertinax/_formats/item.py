@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pertinax._device.snapshot import Snapshot
-from pertinax._formats.crc import crc32c, crc_blocks
+from pertinax._formats.crc import crc_blocks, file_crc
 from pertinax._formats.data_file import Progress, Receipt, chunk_table, write_pieces
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
 from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
@@ -82,7 +82,7 @@ def write_item(
     if any("/" in name for name in files):
         with storage_errors("make a directory", directory):
             store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
-    records = [FileRecord(name, len(data), crc32c(data)) for name, data in sorted(files.items())]
+    records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
     manifest = Manifest(
         "pertinax", content.root, tuple(content.leaves), table, content.values, files=tuple(records), facts=facts
@@ -90,7 +90,7 @@ def write_item(
     files[LEDGER_FILE] = encode_ledger(manifest)
     workers.run_all([lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()])
     ledger = files[LEDGER_FILE]
-    return FileRecord(LEDGER_FILE, len(ledger), crc32c(ledger))
+    return FileRecord(LEDGER_FILE, len(ledger), file_crc(ledger))
 
 
 def write_file(store: Store, path: str, data: bytes) -> None:

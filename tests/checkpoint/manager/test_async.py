@@ -1,6 +1,8 @@
 """Saves in the background: what is known while they go on, and what a failure leaves."""
 
 import concurrent.futures
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -279,3 +281,31 @@ def test_a_step_whose_save_was_not_published_deletes_nothing(ours, root, monkeyp
         assert manager.all_steps() == [0]
         assert manager.save(1, args=ours.args.StandardSave(tree()))
     assert names(root) == ["1"]
+
+
+FULL_DISK = """
+import resource, sys
+import jax.numpy as jnp
+from pertinax import checkpoint as ocp
+root = sys.argv[1]
+with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(max_to_keep=1)) as manager:
+    manager.save(0, args=ocp.args.StandardSave({"w": jnp.ones(10)}))
+    manager.wait_until_finished()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+    try:
+        manager.save(1, args=ocp.args.StandardSave({"w": jnp.ones(1 << 20)}))
+        manager.wait_until_finished()
+    except OSError as error:
+        print(type(error).__name__, manager.all_steps())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    manager.save(2, args=ocp.args.StandardSave({"w": jnp.ones(1 << 20)}))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_more_costs_the_new_step_only(root):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, root], capture_output=True, text=True, check=True
+    )
+    assert "[0]" in done.stdout
+    assert names(root) == ["2"]

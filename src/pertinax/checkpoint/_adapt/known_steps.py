@@ -99,7 +99,8 @@ class KnownSteps:
 
     def latest(self) -> int | None:
         """The largest, or None."""
-        return max(self.steps(), default=None)
+        with self._lock:
+            return int(self._infos[-1].step) if self._infos else None
 
     def best(self) -> int | None:
         """The best that has metrics, or None; without `best_fn` the latest."""
@@ -164,6 +165,9 @@ class KnownSteps:
 
     def _victims(self, saved: int) -> set[int]:
         """Who must go. Not the engine's `victims`: by these options even the newest step may."""
+        room = self._options.max_to_keep
+        if room is None or len(self._infos) <= room:
+            return set()  # at once, however long the history
         history = list(map(_record, self._infos))
         doomed = {record.step for record in history if record.readable}
         doomed -= self._retention.keep(history)

@@ -160,8 +160,6 @@ def _restore_into(
 ) -> Any:
     flat = flatten(item)
     args = given if given is not None else [RestoreArgs()] * len(flat.leaves)
-        [RestoreArgs()] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
-    )
     pairing = _Pairing(stored)
     positions = [pairing.take(path) for path in flat.paths]
     for path, node in walk(flat.root):
