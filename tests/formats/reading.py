@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from pertinax._formats.manifest import Manifest
-from pertinax._formats.orbax import INLINE, INLINE_FILE
+from pertinax._formats.manifest import INLINE_FILE
 from pertinax._formats.zarr.codecs import decode_chunk
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore
@@ -24,7 +24,7 @@ def read_stored(store: Store, item: str, manifest: Manifest, row: int) -> bytes:
     name = table.files[table.file[row]]
     start, length = int(table.offset[row]), int(table.length[row])
     if name == INLINE_FILE:
-        return manifest.facts[INLINE][start : start + length]
+        return manifest.inline[start : start + length]
     with store.open(f"{item}/{name}") as reader:
         return reader.read(start, length)
 

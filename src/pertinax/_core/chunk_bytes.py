@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.crc import crc32c
 from pertinax._formats.ledger import block_counts
-from pertinax._formats.manifest import BLOCK_BYTES, Manifest
-from pertinax._formats.orbax import INLINE, INLINE_FILE
+from pertinax._formats.manifest import BLOCK_BYTES, INLINE_FILE, Manifest
 from pertinax._store.contract import Reader, Store
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
@@ -166,7 +165,7 @@ class _Files:
         self._readers: dict[int, Reader] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
         if INLINE_FILE in self._names:  # small chunks of Orbax's, which lie inside compressed nodes
-            inline = np.frombuffer(manifest.facts[INLINE], np.uint8)
+            inline = np.frombuffer(manifest.inline, np.uint8)
             self._maps[self._names.index(INLINE_FILE)] = inline
 
     def _reader(self, file: int) -> Reader:

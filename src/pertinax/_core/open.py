@@ -12,7 +12,6 @@ from pertinax._formats.crc import file_crc
 from pertinax._formats.detect import Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
-from pertinax._formats.orbax import read_orbax_item
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible
@@ -160,8 +159,19 @@ def _choose(found: Found, item: str | None) -> str:
 def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
     """Open the item in `directory`; `ours`: it has a ledger, which is what its bytes are checked with."""
     if ours:
-        return Opened(store, path, directory, decode_ledger(read_file(store, directory, LEDGER_FILE)))
-    return Opened(store, path, directory, read_orbax_item(store, directory))
+        manifest = decode_ledger(read_file(store, directory, LEDGER_FILE))
+        if "items" in manifest.facts:
+            raise CorruptCheckpoint("the ledger of a step stands where that of an item should", file=LEDGER_FILE)
+        return Opened(store, path, directory, manifest)
+    return Opened(store, path, directory, read_foreign(store, directory))
+
+
+def read_foreign(store: Store, directory: str) -> Manifest:
+    """The manifest of an item that Orbax wrote."""
+    # Its readers are a fifth of the library: they are loaded when the first such item is met.
+    from pertinax._formats.orbax import read_orbax_item
+
+    return read_orbax_item(store, directory)
 
 
 def read_file(store: Store, directory: str, name: str) -> bytes:
@@ -187,6 +197,8 @@ def check_step(found: Found, name: str) -> None:
         if record.name == name:
             check_file(found.store, found.directory, record)
             return
+    if name.endswith(f"/{LEDGER_FILE}") and found.store.stat(f"{found.directory}/{name}") is not None:
+        raise CorruptCheckpoint(f"it does not vouch for {name!r}, which is there", file=LEDGER_FILE)
 
 
 def check_file(store: Store, directory: str, record: FileRecord) -> bytes:

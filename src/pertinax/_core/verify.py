@@ -11,10 +11,9 @@ from typing import Literal
 import numpy as np
 
 from pertinax._core.fetch import Fetcher, Request
-from pertinax._core.open import Found, check_file, find, read_file, read_settled
+from pertinax._core.open import Found, check_file, find, read_file, read_foreign, read_settled
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
-from pertinax._formats.orbax import read_orbax_item
 from pertinax._plan.boxes import Box
 from pertinax._store.contract import Store
 from pertinax.errors import CorruptCheckpoint, InvalidOption
@@ -119,7 +118,7 @@ def _check_item(found: Found, name: str, kind: str, report: _Report, threads: in
     try:
         if kind == "orbax":
             report.verified = False
-            _read_through(found.store, directory, read_orbax_item(found.store, directory), threads)
+            _read_through(found.store, directory, read_foreign(found.store, directory), threads)
         elif kind == "pertinax":
             manifest = decode_ledger(read_file(found.store, directory, LEDGER_FILE))
             _check_files(found.store, directory, manifest.files, report)

@@ -66,6 +66,13 @@ class StoredLeaf(NamedTuple):
     fill: Any = None
 
 
+INLINE_FILE = ""
+"""The name, in a chunk table, of a file that does not exist: its bytes are `Manifest.inline`.
+
+Small chunks of Orbax's lie inside compressed nodes of its database, so no range of any file holds them as they are.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
     """All chunks of an item, one row each, by columns; rows of one leaf stand together in grid order.
@@ -109,6 +116,7 @@ class Manifest:
         array_driver: `zarr` or `zarr3`; how to name keys.
         container: `ocdbt` or `directory`.
         files: every other file that a ledger vouches for.
+        inline: the bytes of `INLINE_FILE`.
         facts: what else is known, for `describe` (writer, times, save id).
     """
 
@@ -120,6 +128,7 @@ class Manifest:
     array_driver: Literal["zarr", "zarr3"] = "zarr"
     container: Literal["ocdbt", "directory"] = "ocdbt"
     files: tuple[FileRecord, ...] = ()
+    inline: bytes = b""
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property

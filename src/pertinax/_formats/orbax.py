@@ -17,7 +17,13 @@ import numpy as np
 
 from pertinax._formats.directory.names import is_inside
 from pertinax._formats.directory.reader import read_keys
-from pertinax._formats.manifest import ChunkTable, LeafKind, Manifest, StoredLeaf
+from pertinax._formats.manifest import (
+    INLINE_FILE,
+    ChunkTable,
+    LeafKind,
+    Manifest,
+    StoredLeaf,
+)
 from pertinax._formats.metadata.array_metadatas import ARRAY_METADATAS_DIR, decode_key_impls
 from pertinax._formats.metadata.sharding import SHARDING_FILE, decode_sharding
 from pertinax._formats.metadata.strings import STRINGS_FILE, decode_strings
@@ -45,14 +51,6 @@ from pertinax._formats.zarr.text import parse_metadata
 from pertinax._store.contract import Reader, Store
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, NotACheckpoint
 
-INLINE_FILE = ""
-"""The name, in the chunk table, of a file that does not exist: its bytes are
-`manifest.facts[INLINE]`.
-
-Small chunks lie inside compressed nodes of the OCDBT tree, so no range of any file holds them as
-they are.
-"""
-INLINE = "inline"
 _KINDS: Mapping[str, LeafKind] = {"jax.Array": "jax", "np.ndarray": "numpy", "scalar": "numpy"}
 _MAX_METADATA_BYTES = 1 << 24
 _DEEPEST_CHUNK = 65  # the directories `c/<i>/<j>/...` of an array of the highest rank
@@ -77,7 +75,7 @@ def read_orbax_item(store: Store, item: str) -> Manifest:
         table = _Rows()
         leaves = _Leaves(files, tree, keys, table).build()
         inline = b"".join(table.inline)
-        facts: dict[str, Any] = {INLINE: inline} if inline else {}
+        facts: dict[str, Any] = {}
         if tree.custom is not None:
             facts["custom_metadata"] = tree.custom
         values = _strings(files, tree)
@@ -89,6 +87,7 @@ def read_orbax_item(store: Store, item: str) -> Manifest:
             values=values,
             array_driver=_driver(tree),
             container=keys.container,
+            inline=inline,
             facts=facts,
         )
 

@@ -217,7 +217,12 @@ def test_composites_are_mappings():
     assert dict((one | {"a": 9}).items()) == {"a": 9, "b": 2, "keys": 3}
     assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
     assert not hasattr(one, "x")
-    assert {name for name in dir(one) if not name.startswith("_")} == {"get", "items", "keys", "values"}
+    assert {name for name in dir(one) if not name.startswith("_")} == {
+        "get",
+        "items",
+        "keys",
+        "values",
+    }
     for error in (KeyError, AttributeError):
         with pytest.raises(error, match="a, b, keys"):
             _ = one.x

@@ -58,7 +58,9 @@ def test_another_layout(key: str, spec: tuple[Any, ...], tmp_path: Path):
     if key == "n" and spec:
         spec = ("b",)
     layout = NamedSharding(mesh(), PartitionSpec(*spec))
-    agree(lambda ocp, root: restored(ocp, root, key, ocp.ArrayRestoreArgs(sharding=layout)), tmp_path)
+    agree(
+        lambda ocp, root: restored(ocp, root, key, ocp.ArrayRestoreArgs(sharding=layout)), tmp_path
+    )
 
 
 @pytest.mark.interop
@@ -107,7 +109,12 @@ def test_another_shape(shape: Any, strict: bool, spec: tuple[Any, ...], tmp_path
 @pytest.mark.interop
 @pytest.mark.parametrize(
     "args",
-    [{"x": "RestoreArgs"}, {"x": "RestoreArgs", "y": None}, ["RestoreArgs"], {"x": {"y": "RestoreArgs"}}],
+    [
+        {"x": "RestoreArgs"},
+        {"x": "RestoreArgs", "y": None},
+        ["RestoreArgs"],
+        {"x": {"y": "RestoreArgs"}},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("argument", ["save_args", "restore_args"])

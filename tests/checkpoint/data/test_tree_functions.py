@@ -62,7 +62,11 @@ def test_names_of_parameters(name: str, tmp_path: Path):
 def test_shapes_of_leaves(leaf: Any, tmp_path: Path):
     def program(ocp: Any, _: Path) -> Any:
         found = ocp.tree.to_shape_dtype_struct(leaf)
-        return [type(found).__name__, getattr(found, "shape", None), str(getattr(found, "dtype", ""))]
+        return [
+            type(found).__name__,
+            getattr(found, "shape", None),
+            str(getattr(found, "dtype", "")),
+        ]
 
     agree(program, tmp_path)
 
@@ -99,7 +103,9 @@ def told(metadata: Any) -> Any:
             str(leaf.directory),
             list(shape),
             str(getattr(leaf, "dtype", None)),
-            None if layout is None else layout.to_jax_sharding().device_set == set(jax.devices())
+            None
+            if layout is None
+            else layout.to_jax_sharding().device_set == set(jax.devices())
             or len(layout.to_jax_sharding().device_set),
         ]
 
@@ -137,9 +143,13 @@ def test_layouts_nobody_knows(caplog: pytest.LogCaptureFixture):
     with pytest.raises(NotImplementedError):
         door.metadata.sharding.from_serialized_string('{"sharding_type": "Other"}')
     with pytest.raises(ValueError, match="partition_spec"):
-        door.metadata.NamedShardingMetadata.from_deserialized_dict({"shape": [1], "axis_names": ["a"]})
+        door.metadata.NamedShardingMetadata.from_deserialized_dict(
+            {"shape": [1], "axis_names": ["a"]}
+        )
 
 
-@pytest.mark.parametrize("value", [1, {}, [], (), None, Empty(), [[]], ({},), {"a": {}}, [1]], ids=str)
+@pytest.mark.parametrize(
+    "value", [1, {}, [], (), None, Empty(), [[]], ({},), {"a": {}}, [1]], ids=str
+)
 def test_what_is_empty(value: Any, tmp_path: Path):
     agree(lambda ocp, _: bool(ocp.utils.is_empty_or_leaf(value)), tmp_path)

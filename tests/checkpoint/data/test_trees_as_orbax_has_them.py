@@ -43,7 +43,9 @@ def test_a_tree_with_the_args_that_its_target_asks_for(name: str, tmp_path: Path
     def program(ocp: Any, root: Path) -> Any:
         tree = TREES[name]()
         args = ocp.checkpoint_utils.construct_restore_args(tree)
-        return ocp.PyTreeCheckpointer().restore(saved(ocp, root, tree), item=tree, restore_args=args)
+        return ocp.PyTreeCheckpointer().restore(
+            saved(ocp, root, tree), item=tree, restore_args=args
+        )
 
     agree(program, tmp_path)
 
@@ -70,12 +72,16 @@ def test_orbax_reads_what_the_door_writes(name: str, tmp_path: Path):
     orbax.PyTreeCheckpointer().save(tmp_path / "theirs", tree)
     reader = orbax.PyTreeCheckpointer()
     same(reader.restore(tmp_path / "mine"), reader.restore(tmp_path / "theirs"))
-    same(reader.restore(tmp_path / "mine", item=tree), reader.restore(tmp_path / "theirs", item=tree))
+    same(
+        reader.restore(tmp_path / "mine", item=tree), reader.restore(tmp_path / "theirs", item=tree)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("use_ocdbt", "use_zarr3"), [(True, False), (False, False), (True, True)])
-def test_the_door_reads_what_orbax_writes(name: str, use_ocdbt: bool, use_zarr3: bool, tmp_path: Path):
+def test_the_door_reads_what_orbax_writes(
+    name: str, use_ocdbt: bool, use_zarr3: bool, tmp_path: Path
+):
     import orbax.checkpoint as orbax
 
     tree = TREES[name]()
@@ -83,7 +89,10 @@ def test_the_door_reads_what_orbax_writes(name: str, use_ocdbt: bool, use_zarr3:
     writer.save(tmp_path / "theirs", tree)
     reader = door.PyTreeCheckpointer()
     same(reader.restore(tmp_path / "theirs"), writer.restore(tmp_path / "theirs"))
-    same(reader.restore(tmp_path / "theirs", item=tree), writer.restore(tmp_path / "theirs", item=tree))
+    same(
+        reader.restore(tmp_path / "theirs", item=tree),
+        writer.restore(tmp_path / "theirs", item=tree),
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

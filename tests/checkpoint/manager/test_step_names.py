@@ -13,7 +13,7 @@ from tests.checkpoint.manager.sides import BOTH, names
 
 @pytest.fixture(params=BOTH)
 def step(request):
-    return importlib.import_module(f"{request.param}.path.step")
+    return importlib.import_module(request.param).path.step
 
 
 @pytest.fixture
@@ -24,6 +24,10 @@ def ours():
 @pytest.fixture
 def base(tmp_path: pathlib.Path):
     return epath.Path(tmp_path)
+
+
+def plain(step, prefix, length):
+    return step.standard_name_format(step_prefix=prefix, step_format_fixed_length=length)
 
 
 def make(base, *directories):
@@ -42,7 +46,7 @@ def make(base, *directories):
     ],
 )
 def test_names_are_built(step, prefix, length, name):
-    assert step.standard_name_format(prefix, length).build_name(23) == name
+    assert plain(step, prefix, length).build_name(23) == name
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_names_are_built(step, prefix, length, name):
 def test_padding_decides_what_is_found(step, base, length, found):
     make(base, "0", "00", "1", "01", "10", "100", "a", "1.orbax-checkpoint-tmp-3", "x_1")
     (base / "7").write_text("a file")
-    all_found = list(step.standard_name_format(None, length).find_all(base))
+    all_found = list(plain(step, None, length).find_all(base))
     assert sorted(one.path.name for one in all_found) == found
     assert sorted(one.step for one in all_found) == [0, 1, 10, 100]
 
@@ -71,14 +75,14 @@ def test_formats_are_values(ours):
 
 def test_one_step_is_found_or_the_error_tells_where_it_was_sought(step, base):
     make(base, "run_05")
-    found = step.standard_name_format("run", 2).find_step(base, 5)
+    found = plain(step, "run", 2).find_step(base, 5)
     assert (found.step, found.path) == (5, base / "run_05")
     with pytest.raises(ValueError, match=r"run_06"):
-        step.standard_name_format("run", 2).find_step(base, 6)
+        plain(step, "run", 2).find_step(base, 6)
 
 
 def test_several_formats_are_read_and_one_is_written(step, base):
-    old, new = step.standard_name_format(), step.standard_name_format("s", 3)
+    old, new = step.standard_name_format(), plain(step, "s", 3)
     both = step.composite_name_format(new, [new, old])
     make(base, "1", "2", "s_002", "s_003")
     assert both.build_name(7) == "s_007"
@@ -107,8 +111,10 @@ def test_numbers_are_read_from_names(ours, name, number):
 
 @pytest.mark.parametrize(
     "name",
-    ["abc", "checkpoint_", "checkpoint_1010_", "_191", "a_b_3", ".orbax-checkpoint-tmp-1"]
-    + ["0.orbax-checkpoint-tmp-", ""],
+    [
+        *("abc", "checkpoint_", "checkpoint_1010_", "_191", "a_b_3", ""),
+        *(".orbax-checkpoint-tmp-1", "0.orbax-checkpoint-tmp-"),
+    ],
 )
 def test_other_names_have_no_number(ours, name):
     with pytest.raises(ValueError, match="Unrecognized name"):
