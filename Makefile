@@ -12,6 +12,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 DEV := $(VENV)/.stamp-dev
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-demo)
 
+# Orbax 0.8.0 with what it was made for: an environment of its own, for `make golden` alone.
+OLD := .venv-orbax-0.8
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench golden clean setup static format
 
@@ -30,8 +33,10 @@ check: static ## the same without the slow tests: under a minute
 bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
 	$(PY) bench/run.py $(BENCH_ARGS)
 
-golden: $(DEV) ## write the golden checkpoints that are not there yet (never over old ones)
-	$(PY) tests/golden/make_golden.py $(GOLDEN_ARGS)
+golden: $(DEV) $(OLD)/.stamp ## write the golden checkpoints that are not there yet (never over old ones)
+	$(PY) -m tests.golden.make_pertinax
+	$(PY) tests/golden/make_orbax.py
+	$(OLD)/bin/python tests/golden/make_orbax.py
 
 format: $(DEV) ## let ruff put the sources into shape
 	$(VENV)/bin/ruff format .
@@ -46,8 +51,14 @@ static: $(DEV)
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) tests/house.py
 
+$(OLD)/.stamp:
+	$(PYTHON) -m venv --clear $(OLD)
+	$(OLD)/bin/python -m pip install -qq --no-input --disable-pip-version-check 'orbax-checkpoint==0.8.0' \
+		'jax==0.4.35' 'jaxlib==0.4.35' 'tensorstore==0.1.67' 'numpy<2.2'
+	@touch $@
+
 clean: ## remove the virtual environment, caches and what the demo wrote
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
+	rm -rf $(VENV) $(OLD) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe for both stamps: `.stamp-dev` installs the extra `dev`, `.stamp-demo` the extra `demo`.

@@ -23,7 +23,9 @@ class CountingStore:
 
     def data_bytes(self):
         """Bytes of array data that were read."""
-        return sum(b - a for path, ranges in self.ranges.items() if "/d/" in path for a, b in ranges)
+        return sum(
+            b - a for path, ranges in self.ranges.items() if "/d/" in path for a, b in ranges
+        )
 
     def read_twice(self):
         """Bytes of array data that were read more than once."""

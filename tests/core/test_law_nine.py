@@ -73,7 +73,9 @@ def harm(leaf, rng):
 def plain_copy(leaf):
     if isinstance(leaf, jax.Array):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(np.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            return jax.random.wrap_key_data(
+                np.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf)
+            )
         return jnp.asarray(np.array(leaf))
     return leaf.copy()
 
@@ -86,12 +88,17 @@ def test_whatever_happens_to_the_leaves_the_old_values_are_stored(seed, snapshot
         store = GatedStore()
         tree = {"leaves": [random_leaf(rng) for _ in range(rng.integers(1, 6))], "n": 5}
         wanted = jax.tree.map(lambda x: x if isinstance(x, int) else plain_copy(x), tree)
-        options = {"chunk_bytes": [None, 1 << 14][rng.integers(2)], "compression": ["none", "zstd"][rng.integers(2)]}
+        options = {
+            "chunk_bytes": [None, 1 << 14][rng.integers(2)],
+            "compression": ["none", "zstd"][rng.integers(2)],
+        }
         pending = pertinax.save_async("/c", tree, store=store, snapshot=snapshot, **options)
         for leaf in tree["leaves"]:
             harm(leaf, rng)
         del leaf, tree
-        junk = [jnp.full(LARGE * 8, -1.0).block_until_ready() for _ in range(4)]  # reuses any memory that was freed
+        junk = [
+            jnp.full(LARGE * 8, -1.0).block_until_ready() for _ in range(4)
+        ]  # reuses any memory that was freed
         store.gate.set()
         pending.result()
         del junk

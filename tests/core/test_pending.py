@@ -66,7 +66,9 @@ def test_a_failure_is_raised_each_time_one_asks_and_told_once(capsys):
 
 def test_a_failure_that_nobody_asks_for_reaches_stderr(capsys):
     ended = threading.Event()
-    pending = pertinax.save_async("/c", {"a": np.arange(9)}, store=broken(), on_done=lambda _: ended.set())
+    pending = pertinax.save_async(
+        "/c", {"a": np.arange(9)}, store=broken(), on_done=lambda _: ended.set()
+    )
     assert ended.wait(60)
     for thread in threading.enumerate():
         if thread.name == "pertinax-save":
@@ -81,7 +83,14 @@ def test_a_callback_gets_the_handle_when_all_is_over():
     got = []
 
     def note(pending):
-        got.append((pending.done(), pending.result(), pending.statistics(), threading.current_thread().name))
+        got.append(
+            (
+                pending.done(),
+                pending.result(),
+                pending.statistics(),
+                threading.current_thread().name,
+            )
+        )
 
     pending = pertinax.save_async("/c", {"a": np.arange(50_000)}, store=MemoryStore(), on_done=note)
     pending.result()
@@ -98,7 +107,9 @@ def test_a_callback_may_use_the_handle_before_the_caller_has_it():
     """The thread may be done before `save_async` has returned."""
     for _ in range(50):
         got = []
-        pending = pertinax.save_async("/c", 1, store=MemoryStore(), on_done=lambda p, got=got: got.append(p.statistics()))
+        pending = pertinax.save_async(
+            "/c", 1, store=MemoryStore(), on_done=lambda p, got=got: got.append(p.statistics())
+        )
         pending.result()
         assert len(got) == 1
 
@@ -106,7 +117,9 @@ def test_a_callback_may_use_the_handle_before_the_caller_has_it():
 def test_progress_is_told_from_zero_to_all():
     told = []
     tree = {"a": np.arange(3_000_000), "b": jnp.arange(9)}
-    pertinax.save("/c", tree, store=MemoryStore(), progress=lambda done, total: told.append((done, total)))
+    pertinax.save(
+        "/c", tree, store=MemoryStore(), progress=lambda done, total: told.append((done, total))
+    )
     assert {total for _, total in told} == {told[0][1]}
     assert max(done for done, _ in told) == told[0][1]
     assert len(told) >= 3
@@ -134,7 +147,10 @@ def test_exists_is_said_at_once_or_at_the_end():
 
 def test_many_saves_in_flight_do_not_mix():
     store = GatedStore()
-    flight = [pertinax.save_async(f"/c{i}", {"a": np.full(20_000, i), "i": i}, store=store) for i in range(8)]
+    flight = [
+        pertinax.save_async(f"/c{i}", {"a": np.full(20_000, i), "i": i}, store=store)
+        for i in range(8)
+    ]
     store.gate.set()
     for i, pending in enumerate(flight):
         assert pending.result() == f"/c{i}"

@@ -19,7 +19,10 @@ from tests.core.scenes import CountingStore
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("chunk_bytes", [None, 1 << 16])
 def test_a_selection_reads_only_its_bytes(compression, chunk_bytes):
-    tree = {f"layer{i}": {"w": filled((256, 300), "float32", i), "b": filled((300,), "float32", i)} for i in range(20)}
+    tree = {
+        f"layer{i}": {"w": filled((256, 300), "float32", i), "b": filled((300,), "float32", i)}
+        for i in range(20)
+    }
     store = CountingStore()
     pertinax.save("/c", tree, store=store, compression=compression, chunk_bytes=chunk_bytes)
     total = store.inner.stat("/c/d/" + store.list_dir("/c/d")[0].name).length
@@ -47,7 +50,11 @@ def test_describe_reads_no_array_byte():
 
 @pytest.fixture
 def big(tmp_path):
-    tree = {"jax": jnp.arange(1 << 18, dtype=jnp.float32), "numpy": np.arange(1 << 18), "small": jnp.arange(9.0)}
+    tree = {
+        "jax": jnp.arange(1 << 18, dtype=jnp.float32),
+        "numpy": np.arange(1 << 18),
+        "small": jnp.arange(9.0),
+    }
     return tree, pertinax.save(tmp_path / "c", tree)
 
 
@@ -117,13 +124,16 @@ def test_replicas_of_a_loaded_array_can_be_donated_and_become_different(tmp_path
     host = filled((1 << 16,), "int32", 1)
     mesh = Mesh(np.array(jax.devices()), ("x",))
     path = pertinax.save(tmp_path / "c", host)
-    replicated = jax.ShapeDtypeStruct(host.shape, host.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    replicated = jax.ShapeDtypeStruct(
+        host.shape, host.dtype, sharding=NamedSharding(mesh, PartitionSpec())
+    )
 
     def differ(x):
         return x + jax.lax.axis_index("x").astype(jnp.int32)
 
     step = jax.jit(
-        jax.shard_map(differ, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("x")), donate_argnums=0
+        jax.shard_map(differ, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("x")),
+        donate_argnums=0,
     )
     loaded = pertinax.load(path, replicated, mmap=mmap)
     out = np.asarray(step(loaded)).reshape(8, -1)
@@ -131,7 +141,13 @@ def test_replicas_of_a_loaded_array_can_be_donated_and_become_different(tmp_path
         assert np.array_equal(out[i], host + i)
     again = pertinax.load(path, replicated, mmap=mmap)
     same = jax.jit(
-        jax.shard_map(lambda x: differ(differ(x)), mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False),
+        jax.shard_map(
+            lambda x: differ(differ(x)),
+            mesh=mesh,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        ),
         donate_argnums=0,
     )
     changed = same(again)
@@ -143,7 +159,9 @@ def test_a_mapped_array_uses_the_file_s_own_pages(big):
     _, path = big
     loaded = pertinax.load(path)
     with open("/proc/self/maps") as maps:
-        mapped = [tuple(int(x, 16) for x in line.split()[0].split("-")) for line in maps if path in line]
+        mapped = [
+            tuple(int(x, 16) for x in line.split()[0].split("-")) for line in maps if path in line
+        ]
     address = loaded["numpy"].ctypes.data
     assert any(a <= address < b for a, b in mapped)
 

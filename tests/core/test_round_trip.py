@@ -16,7 +16,11 @@ from pertinax.testing.trees import differences, filled
 
 QUICK = settings(
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 
 
@@ -65,7 +69,10 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
 def test_every_dtype_small_and_large_through_every_way(tmp_path, way):
     tree = {
-        name: [filled(shape, name, seed) for seed, shape in enumerate([(), (0, 3), (5,), (3, 0), (130, 257), (64, 2048)])]
+        name: [
+            filled(shape, name, seed)
+            for seed, shape in enumerate([(), (0, 3), (5,), (3, 0), (130, 257), (64, 2048)])
+        ]
         for name in ALL_DTYPES
     }
     options = {"compression": way["compression"], "chunk_bytes": way["chunk_bytes"]}
@@ -96,7 +103,25 @@ def test_every_dtype_of_jax_on_devices_with_another_sharding_each_way(tmp_path, 
 
 @pytest.mark.parametrize(
     "leaf",
-    [None, True, 7, -(1 << 63), 1 << 63, 1 << 300, 1.5, -0.0, float("nan"), 2j, "", "x\udc80y", b"", b"\0x", [], (), {}],
+    [
+        None,
+        True,
+        7,
+        -(1 << 63),
+        1 << 63,
+        1 << 300,
+        1.5,
+        -0.0,
+        float("nan"),
+        2j,
+        "",
+        "x\udc80y",
+        b"",
+        b"\0x",
+        [],
+        (),
+        {},
+    ],
     ids=repr,
 )
 def test_a_bare_leaf_or_empty_container_is_a_whole_tree(tmp_path, leaf):
@@ -105,8 +130,12 @@ def test_a_bare_leaf_or_empty_container_is_a_whole_tree(tmp_path, leaf):
     assert pertinax.verify(tmp_path / "c").ok
 
 
-@pytest.mark.parametrize("tree", [{"n": 10**5000}, {"m": -(10**9000)}, {(10**4400,): 1}, {10**4400: 1}])
-def test_integers_that_python_cannot_write_as_text_are_refused_before_anything_is_written(tmp_path, tree):
+@pytest.mark.parametrize(
+    "tree", [{"n": 10**5000}, {"m": -(10**9000)}, {(10**4400,): 1}, {10**4400: 1}]
+)
+def test_integers_that_python_cannot_write_as_text_are_refused_before_anything_is_written(
+    tmp_path, tree
+):
     with pytest.raises(pertinax.errors.UnsupportedLeaf):
         pertinax.save(tmp_path / "c", tree)
     assert list(tmp_path.iterdir()) == []

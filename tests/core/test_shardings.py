@@ -13,7 +13,9 @@ from pertinax.testing import trees as forest
 from pertinax.testing.trees import differences, filled
 from tests.core.scenes import CountingStore
 
-QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 SHAPES = [(), (8,), (16, 24), (8, 3, 4), (24, 1), (1, 8), (0, 8), (840,), (7, 5)]
 
 
@@ -24,17 +26,26 @@ def two_layouts(draw):
 
 
 @settings(QUICK, max_examples=150)
-@given(two_layouts(), st.sampled_from([None, 16, 100]), st.booleans(), st.sampled_from(["none", "zstd"]))
+@given(
+    two_layouts(),
+    st.sampled_from([None, 16, 100]),
+    st.booleans(),
+    st.sampled_from(["none", "zstd"]),
+)
 def test_any_layout_comes_back_in_any_other(case, chunk_bytes, asynchronous, compression):
     shape, before, after = case
     host = filled(shape, "int32", 3)
     store = CountingStore()
     array = jax.device_put(host, before)
     if asynchronous:
-        pertinax.save_async("/c", array, store=store, chunk_bytes=chunk_bytes, compression=compression).result()
+        pertinax.save_async(
+            "/c", array, store=store, chunk_bytes=chunk_bytes, compression=compression
+        ).result()
     else:
         pertinax.save("/c", array, store=store, chunk_bytes=chunk_bytes, compression=compression)
-    loaded = pertinax.load("/c", jax.ShapeDtypeStruct(shape, host.dtype, sharding=after), store=store, mmap=False)
+    loaded = pertinax.load(
+        "/c", jax.ShapeDtypeStruct(shape, host.dtype, sharding=after), store=store, mmap=False
+    )
     assert loaded.sharding == after
     assert loaded.committed
     assert np.array_equal(np.asarray(loaded), host)
@@ -49,12 +60,16 @@ def test_any_layout_comes_back_in_any_other(case, chunk_bytes, asynchronous, com
 
 
 @settings(QUICK, max_examples=25)
-@given(forest.shardings((8, 16)), forest.shardings((8, 16)), st.sampled_from(["threefry2x32", "rbg"]))
+@given(
+    forest.shardings((8, 16)), forest.shardings((8, 16)), st.sampled_from(["threefry2x32", "rbg"])
+)
 def test_arrays_of_keys_are_laid_out_like_any_other(before, after, impl):
     keys = jax.device_put(jax.random.split(jax.random.key(1, impl=impl), (8, 16)), before)
     store = CountingStore()
     pertinax.save("/c", keys, store=store)
-    loaded = pertinax.load("/c", jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=after), store=store)
+    loaded = pertinax.load(
+        "/c", jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=after), store=store
+    )
     assert differences(keys, loaded) == []
     assert loaded.sharding.is_equivalent_to(after, 2)
     assert differences(keys, pertinax.load("/c", sharding="stored", store=store)) == []
@@ -70,10 +85,14 @@ def mesh_of(count, *shape):
 def test_meshes_of_one_to_eight_devices(count):
     host = filled((840, 2), "float32", count)
     store = CountingStore()
-    pertinax.save("/c", jax.device_put(host, NamedSharding(mesh_of(count), PartitionSpec("x"))), store=store)
+    pertinax.save(
+        "/c", jax.device_put(host, NamedSharding(mesh_of(count), PartitionSpec("x"))), store=store
+    )
     for other in range(1, 9):
         sharding = NamedSharding(mesh_of(other), PartitionSpec("x"))
-        loaded = pertinax.load("/c", jax.ShapeDtypeStruct(host.shape, host.dtype, sharding=sharding), store=store)
+        loaded = pertinax.load(
+            "/c", jax.ShapeDtypeStruct(host.shape, host.dtype, sharding=sharding), store=store
+        )
         assert np.asarray(loaded).tobytes() == host.tobytes()
 
 
@@ -81,10 +100,14 @@ def test_each_replica_is_written_once_and_read_once():
     host = filled((1 << 18,), "float32", 1)
     for spec in (PartitionSpec(), PartitionSpec("x"), PartitionSpec("y")):
         store = CountingStore()
-        pertinax.save("/c", jax.device_put(host, NamedSharding(mesh_of(8, 4, 2), spec)), store=store)
+        pertinax.save(
+            "/c", jax.device_put(host, NamedSharding(mesh_of(8, 4, 2), spec)), store=store
+        )
         (name,) = [entry.name for entry in store.list_dir("/c/d")]
         assert store.stat(f"/c/d/{name}").length < 1.02 * host.nbytes
-        target = jax.ShapeDtypeStruct(host.shape, host.dtype, sharding=NamedSharding(mesh_of(8), PartitionSpec()))
+        target = jax.ShapeDtypeStruct(
+            host.shape, host.dtype, sharding=NamedSharding(mesh_of(8), PartitionSpec())
+        )
         loaded = pertinax.load("/c", target, store=store, mmap=False)
         assert np.asarray(loaded).tobytes() == host.tobytes()
         assert store.data_bytes() <= 1.05 * host.nbytes
@@ -97,7 +120,9 @@ def test_other_kinds_of_shardings_are_welcome(tmp_path):
     layouts = [
         SingleDeviceSharding(devices[5]),
         jax.sharding.NamedSharding(mesh_of(4), PartitionSpec(None, "x")),
-        jax.sharding.GSPMDSharding.get_replicated(tuple(devices)) if hasattr(jax.sharding, "GSPMDSharding") else None,
+        jax.sharding.GSPMDSharding.get_replicated(tuple(devices))
+        if hasattr(jax.sharding, "GSPMDSharding")
+        else None,
     ]
     if hasattr(jax.sharding, "PositionalSharding"):
         layouts.append(jax.sharding.PositionalSharding(devices).reshape(4, 2))
@@ -110,7 +135,9 @@ def test_other_kinds_of_shardings_are_welcome(tmp_path):
 
 def test_axis_names_and_specs_without_words_are_still_saved(tmp_path):
     mesh = Mesh(np.array(jax.devices()).reshape(2, 4), (b"odd", "y"))
-    array = jax.device_put(np.arange(16.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec((b"odd", "y"))))
+    array = jax.device_put(
+        np.arange(16.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec((b"odd", "y")))
+    )
     path = pertinax.save(tmp_path / "c", array)
     assert np.array_equal(np.asarray(pertinax.load(path)), np.arange(16.0))
     pertinax.load(path, sharding="stored")
@@ -125,13 +152,24 @@ def test_a_layout_for_devices_that_are_not_here_is_no_obstacle(tmp_path):
         '"device_mesh": {"mesh": [%s]}}' % ", ".join('{"id": %d}' % i for i in range(16))
     )
     assert sharding_from_text(text) is None
-    for broken in ("", "null", "[]", "{}", '{"sharding_type": "NamedSharding"}', "[" * 9999, '{"sharding_type": 5}'):
+    for broken in (
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"sharding_type": "NamedSharding"}',
+        "[" * 9999,
+        '{"sharding_type": 5}',
+    ):
         assert sharding_from_text(broken) is None
 
 
 HOSTILE = st.recursive(
     st.none() | st.integers() | st.text(max_size=3) | st.booleans() | st.floats(),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(["id", "mesh"]), below, max_size=2),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "mesh"]), below, max_size=2)
+    ),
     max_leaves=5,
 )
 
@@ -142,7 +180,14 @@ HOSTILE = st.recursive(
         {"sharding_type": st.sampled_from(["NamedSharding", "SingleDeviceSharding"])},
         optional={
             name: HOSTILE | st.sampled_from([[8], ["x"], [["x"]], {"mesh": [{"id": 0}]}, "cpu:0"])
-            for name in ("shape", "axis_names", "partition_spec", "device_mesh", "device_str", "axis_types")
+            for name in (
+                "shape",
+                "axis_names",
+                "partition_spec",
+                "device_mesh",
+                "device_str",
+                "axis_types",
+            )
         },
     )
 )

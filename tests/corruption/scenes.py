@@ -103,7 +103,9 @@ def damages(store, stale, limit, seed=0):
             blank[start : start + 512] = bytes(len(blank[start : start + 512]))
             if blank != content:
                 yield f"zeros at {start} of {path}", with_content(store, path, blank)
-        for length in {0, 1, len(content) // 2, len(content) - 1, max(0, len(content) - 4096)} - {len(content)}:
+        for length in {0, 1, len(content) // 2, len(content) - 1, max(0, len(content) - 4096)} - {
+            len(content)
+        }:
             yield f"{path} cut to {length}", with_content(store, path, content[:length])
         for more in (b"\0", b"x", bytes(4096), content):
             if more:

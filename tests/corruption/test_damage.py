@@ -62,7 +62,9 @@ def test_every_kind_of_damage_to_every_file(save, tree, options, part):
     limit = int(os.environ.get("PERTINAX_DAMAGES", "120"))
     store, stale = made(save, tree(2), **options), made(save, tree(3), **options)
     right = wrong = 0
-    for i, (words, damaged) in enumerate(damages(store, stale, limit, int(os.environ.get("PERTINAX_SEED", "0")))):
+    for i, (words, damaged) in enumerate(
+        damages(store, stale, limit, int(os.environ.get("PERTINAX_SEED", "0")))
+    ):
         if i % 4 != part:
             continue
         if check(words, damaged, tree(2)) == "right":

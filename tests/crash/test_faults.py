@@ -13,12 +13,31 @@ from pertinax._store.memory import MemoryStore
 from pertinax.errors import CheckpointNotFound, PertinaxError, StorageError, StorageFull
 from pertinax.testing import FaultyStore
 from pertinax.testing.trees import differences
-from tests.crash.scenes import NEW, OLD, PATH, clean_and_save_again, disk, replace, save, save_async, seen
+from tests.crash.scenes import (
+    NEW,
+    OLD,
+    PATH,
+    clean_and_save_again,
+    disk,
+    replace,
+    save,
+    save_async,
+    seen,
+)
 
 pytestmark = pytest.mark.crash
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-NUMBERS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ESTALE]
+NUMBERS = [
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EINTR,
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ESTALE,
+]
 
 
 def failure(number):
@@ -71,7 +90,9 @@ def test_an_error_at_any_call_is_typed_and_costs_nothing(old, program, number, l
     assert not [t for t in threading.enumerate() if t.name.startswith("pertinax")]
 
 
-@pytest.mark.parametrize("failing", [MemoryError("no room"), KeyboardInterrupt(), RuntimeError("odd")], ids=repr)
+@pytest.mark.parametrize(
+    "failing", [MemoryError("no room"), KeyboardInterrupt(), RuntimeError("odd")], ids=repr
+)
 def test_other_failures_come_through_and_cost_nothing_either(failing):
     total = calls_of(replace, disk(OLD))
     for call in range(0, total, 5):
@@ -87,8 +108,14 @@ def test_other_failures_come_through_and_cost_nothing_either(failing):
     assert not [t for t in threading.enumerate() if t.name.startswith("pertinax")]
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT, errno.ESTALE], ids=lambda n: errno.errorcode[n])
-@pytest.mark.parametrize("verb", ["load", "load without mmap", "describe", "verify", "verify and report"])
+@pytest.mark.parametrize(
+    "number",
+    [errno.EIO, errno.EACCES, errno.ENOENT, errno.ESTALE],
+    ids=lambda n: errno.errorcode[n],
+)
+@pytest.mark.parametrize(
+    "verb", ["load", "load without mmap", "describe", "verify", "verify and report"]
+)
 def test_an_error_while_reading_is_typed(verb, number):
     verbs = {
         "load": lambda store: pertinax.load(PATH, store=store),
@@ -137,7 +164,9 @@ def test_fifty_failing_saves_leak_neither_files_nor_threads(tmp_path):
             if i % 2:
                 pertinax.save(str(tmp_path / "c"), tree, store=store, exists="replace")
             else:
-                pertinax.save_async(str(tmp_path / "c"), tree, store=store, exists="replace").result()
+                pertinax.save_async(
+                    str(tmp_path / "c"), tree, store=store, exists="replace"
+                ).result()
         except PertinaxError:
             pass
     assert len(os.listdir("/proc/self/fd")) == files

@@ -48,7 +48,13 @@ def test_after_a_cut_anywhere_the_old_tree_or_the_new_one_is_there(old, program,
     before = disk(old)
     allowed = {None, "new"} if old is None else {"old", "new"}
     for cut, (words, after) in enumerate(
-        cuts(before, program, exchange=exchange, operations=spread(before, program, exchange, part), limit=8)
+        cuts(
+            before,
+            program,
+            exchange=exchange,
+            operations=spread(before, program, exchange, part),
+            limit=8,
+        )
     ):
         assert seen(after) in allowed, words
         if cut % 5 == 0:
@@ -88,7 +94,9 @@ def test_campaign_every_cut_with_many_states(old, program, exchange):
     before = disk(old)
     allowed = {None, "new"} if old is None else {"old", "new"}
     total = count(before, program, exchange=exchange)
-    for words, after in cuts(before, program, exchange=exchange, operations=range(total), limit=limit, seed=seed):
+    for words, after in cuts(
+        before, program, exchange=exchange, operations=range(total), limit=limit, seed=seed
+    ):
         assert seen(after) in allowed, (seed, words)
         clean_and_save_again(after)
 

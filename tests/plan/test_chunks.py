@@ -37,7 +37,10 @@ KNOWN = [  # format specification, section 11: global, write, elements, shard_ax
 @pytest.mark.parametrize("itemsize", [1, 4])
 def test_the_rule_has_its_known_outcomes(shape, write, elements, axes, wanted, itemsize):
     limit = elements * itemsize + itemsize - 1
-    assert choose_chunk_shape(shape, write, itemsize=itemsize, limit_bytes=limit, shard_axes=axes) == wanted
+    assert (
+        choose_chunk_shape(shape, write, itemsize=itemsize, limit_bytes=limit, shard_axes=axes)
+        == wanted
+    )
 
 
 def test_without_a_limit_a_chunk_is_a_piece():
@@ -58,7 +61,9 @@ SHAPES = st.lists(st.integers(0, 40), max_size=4).map(tuple)
 @given(SHAPES, st.integers(1, 500), st.sampled_from([1, 2, 4, 8]), st.data())
 def test_a_chunk_divides_its_piece_and_fits_its_limit(shape, elements, itemsize, data):
     axes = data.draw(st.sets(st.integers(0, len(shape) - 1))) if shape else ()
-    chunk = choose_chunk_shape(shape, shape, itemsize=itemsize, limit_bytes=elements * itemsize, shard_axes=tuple(axes))
+    chunk = choose_chunk_shape(
+        shape, shape, itemsize=itemsize, limit_bytes=elements * itemsize, shard_axes=tuple(axes)
+    )
     assert math.prod(chunk) <= elements
     assert all(max(1, n) % c == 0 for n, c in zip(shape, chunk, strict=True))
 
@@ -98,8 +103,12 @@ def test_chunks_tile_the_array_and_those_touching_a_box_are_found_in_order(case)
 def test_the_rule_is_that_of_orbax(shape, data, elements, dtype):
     """But for `shard_axes`, which mean something else since 0.12."""
     theirs = pytest.importorskip("orbax.checkpoint._src.arrays.subchunking").choose_chunk_shape
-    write = tuple(data.draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0] or [0])) for n in shape)
+    write = tuple(
+        data.draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0] or [0])) for n in shape
+    )
     kind = np.dtype(dtype)
     limit = elements * kind.itemsize
     wanted = theirs(shape, write, kind, limit)
-    assert choose_chunk_shape(shape, write, itemsize=kind.itemsize, limit_bytes=limit) == tuple(wanted)
+    assert choose_chunk_shape(shape, write, itemsize=kind.itemsize, limit_bytes=limit) == tuple(
+        wanted
+    )

@@ -19,13 +19,23 @@ from pertinax._plan.write import (
 @st.composite
 def arrays(draw, leaf):
     """An array cut into owned boxes of whole chunks."""
-    shape = draw(st.sampled_from([(), (1,), (16,), (64, 48), (8, 64, 128), (1 << 16,), (1, 1), (300, 200)]))
-    chunk = tuple(draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0 and n // d <= 8])) for n in shape)
+    shape = draw(
+        st.sampled_from([(), (1,), (16,), (64, 48), (8, 64, 128), (1 << 16,), (1, 1), (300, 200)])
+    )
+    chunk = tuple(
+        draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0 and n // d <= 8]))
+        for n in shape
+    )
     boxes = [Box.whole(shape)]
     if shape and chunk[0] < shape[0] and draw(st.booleans()):
         cut = chunk[0] * draw(st.integers(1, shape[0] // chunk[0] - 1))
-        boxes = [Box((0,) * len(shape), (cut, *shape[1:])), Box((cut, *(0,) * (len(shape) - 1)), shape)]
-    return ArrayPieces(leaf, shape, chunk, draw(st.sampled_from([1, 2, 4, 8])), tuple(boxes), draw(st.booleans()))
+        boxes = [
+            Box((0,) * len(shape), (cut, *shape[1:])),
+            Box((cut, *(0,) * (len(shape) - 1)), shape),
+        ]
+    return ArrayPieces(
+        leaf, shape, chunk, draw(st.sampled_from([1, 2, 4, 8])), tuple(boxes), draw(st.booleans())
+    )
 
 
 @st.composite

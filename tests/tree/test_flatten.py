@@ -117,7 +117,9 @@ def test_custom_nodes_come_back_as_dicts_and_say_so_and_refill_exactly():
     assert again["frozen"] == Frozen("z")
 
 
-@pytest.mark.parametrize("keys", [(Colour.RED, Colour.BLUE), (np.int64(3), "x"), (frozenset({1}), 2)], ids=repr)
+@pytest.mark.parametrize(
+    "keys", [(Colour.RED, Colour.BLUE), (np.int64(3), "x"), (frozenset({1}), 2)], ids=repr
+)
 def test_keys_of_other_types_become_their_text_and_say_so(keys):
     tree = {"d": {key: i for i, key in enumerate(keys)}}
     flat = flatten(tree)
@@ -184,14 +186,22 @@ def test_a_part_of_a_tree_keeps_the_places_of_what_is_there():
 def test_a_class_that_a_file_names_is_never_run_nor_imported():
     evil = {"t": "dataclass", "n": "antigravity:Nope", "s": {}, "k": ["a"], "c": [0]}
     assert rebuild(decode(evil), [1]) == {"a": 1}
-    for name in ("os:system", "subprocess:Popen", "builtins:type", "json:", ":", "a:b:c", "sys:modules"):
+    for name in (
+        "os:system",
+        "subprocess:Popen",
+        "builtins:type",
+        "json:",
+        ":",
+        "a:b:c",
+        "sys:modules",
+    ):
         assert rebuild(decode(evil | {"n": name}), [1]) == {"a": 1}
         pair = {"t": "namedtuple", "n": name, "k": ["a"], "c": [0]}
         assert tuple(rebuild(decode(pair), [1])) == (1,)
     assert "antigravity" not in __import__("sys").modules
 
 
-class Guarded(Exception):  # noqa: N818 - what matters is that `object.__new__` refuses it
+class Guarded(Exception):
     pass
 
 
@@ -206,9 +216,19 @@ def test_a_dataclass_that_cannot_be_filled_comes_back_as_a_dict():
 
 
 PLAIN_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["dict", "index", "key"]),
-    lambda below: st.lists(below, max_size=4)
-    | st.dictionaries(st.sampled_from(["t", "n", "s", "k", "c", "int", "float", "bytes", "tuple", "complex"]), below),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["dict", "index", "key"]),
+    lambda below: (
+        st.lists(below, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["t", "n", "s", "k", "c", "int", "float", "bytes", "tuple", "complex"]),
+            below,
+        )
+    ),
     max_leaves=30,
 )
 
@@ -237,7 +257,11 @@ def test_a_skeleton_with_one_thing_changed_is_refused_or_harmless(tree, data):
     if not spots:
         return
     at = data.draw(st.sampled_from(spots))
-    new = data.draw(st.sampled_from(["[]", "{}", "0", "null", '"t"', "1e999", "", '{"t":"leaf","c":[]}', "[[1],2]"]))
+    new = data.draw(
+        st.sampled_from(
+            ["[]", "{}", "0", "null", '"t"', "1e999", "", '{"t":"leaf","c":[]}', "[[1],2]"]
+        )
+    )
     try:
         changed = json.loads(text[:at] + new + text[at + 1 :])
     except ValueError:

@@ -19,8 +19,26 @@ TREE = {
     [
         ("step", {"step"}),
         ("3", {"3"}),
-        ("params", {"params/dense/kernel", "params/dense/bias", "params/dense2/kernel", "params/a.b", "params/[x]"}),
-        ("params/", {"params/dense/kernel", "params/dense/bias", "params/dense2/kernel", "params/a.b", "params/[x]"}),
+        (
+            "params",
+            {
+                "params/dense/kernel",
+                "params/dense/bias",
+                "params/dense2/kernel",
+                "params/a.b",
+                "params/[x]",
+            },
+        ),
+        (
+            "params/",
+            {
+                "params/dense/kernel",
+                "params/dense/bias",
+                "params/dense2/kernel",
+                "params/a.b",
+                "params/[x]",
+            },
+        ),
         ("params/dense", {"params/dense/kernel", "params/dense/bias"}),
         ("params/dense?", {"params/dense2/kernel"}),
         ("*/*/kernel", {"params/dense/kernel", "params/dense2/kernel"}),
@@ -44,7 +62,9 @@ def test_two_stars_choose_everything():
     assert all(select_paths(paths, "**"))
 
 
-@pytest.mark.parametrize("pattern", ["para", "kernel", "params/dens", "*/kernel", "paramsXa.b", "opt/1x"])
+@pytest.mark.parametrize(
+    "pattern", ["para", "kernel", "params/dens", "*/kernel", "paramsXa.b", "opt/1x"]
+)
 def test_a_pattern_that_matches_nothing_is_an_error(pattern):
     with pytest.raises(ValueError, match="matches none of 9 leaves"):
         select_paths(flatten(TREE).paths, ["step", pattern])

@@ -18,9 +18,11 @@ def locate(path: PathLike, store: Store | None = None) -> tuple[Store, str]:
     Raises `InvalidOption` for an empty path or a scheme that no store serves.
     """
     text = os.fspath(path)
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidOption(f"not a path: {path!r}")
     if store is not None:
+        if {".", ".."} & set(text.split("/")):
+            raise InvalidOption(f"not a plain path: {path!r}")
         return store, "/" + text.strip("/")
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "file":

@@ -11,7 +11,7 @@ from typing import Any
 from pertinax._formats.crc import file_crc
 from pertinax._formats.data_file import chunk_table
 from pertinax._formats.item import write_file
-from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger
+from pertinax._formats.ledger import LEDGER_FILE, encode_ledger, vouched_files
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
@@ -57,8 +57,7 @@ def _records(store: Store, root: str, below: str, vouched: frozenset[str] = froz
     entries = sorted(store.list_dir(directory), key=lambda entry: entry.name)
     if any(entry.name == LEDGER_FILE for entry in entries):
         with store.open(f"{directory}/{LEDGER_FILE}") as reader:
-            manifest = decode_ledger(reader.read(0, reader.length))
-        names = [record.name for record in manifest.files] + list(manifest.chunks.files)
+            names = vouched_files(reader.read(0, reader.length))
         vouched |= {f"{below}/{name}".lstrip("/") for name in names}
     for entry in entries:
         name = f"{below}/{entry.name}".lstrip("/")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pertinax._device.shardings import device_boxes
 from pertinax._device.wishes import Wish
 from pertinax._plan.boxes import Box, Shape
+from pertinax.errors import UnsupportedLeaf
 
 
 class Parts(NamedTuple):
@@ -108,7 +109,10 @@ def _assemble(part: Parts, placed: list[Any]) -> Any:
     else:
         array = jax.make_array_from_single_device_arrays(part.shape, sharding, placed)
     if part.wish.kind == "key":
-        return jax.random.wrap_key_data(array, impl=part.wish.impl)
+        try:
+            return jax.random.wrap_key_data(array, impl=part.wish.impl)
+        except (TypeError, ValueError) as error:
+            raise UnsupportedLeaf(f"PRNG keys of {part.wish.impl!r} that this jax cannot make: {error}") from error
     return array
 
 

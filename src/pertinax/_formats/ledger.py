@@ -26,6 +26,8 @@ from pertinax._formats.manifest import (
     Manifest,
     StoredLeaf,
 )
+from pertinax._formats.zarr.dtypes import numpy_dtype
+from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import grid_size
 from pertinax._tree.skeleton import Node, decode, decode_value, encode, encode_value, leaf_paths
 from pertinax.errors import CorruptCheckpoint, NewerFormat
@@ -37,6 +39,9 @@ VERSION = 1
 _TAIL = b',"crc32c":"%08x"}'
 _TAIL_BYTES = len(_TAIL % 0)
 _MAX_LEDGER_BYTES = 1 << 31
+_MAX_ARRAY_BYTES = 1 << 56
+_MAX_RANK = 64  # numpy's own limit
+_MAX_RATIO = 1 << 15  # zstd: a block of 4 bytes stands for at most 128 KiB
 _KINDS = frozenset(get_args(LeafKind))
 _CODECS = frozenset(get_args(Codec))
 _SPEC_FIELDS = (
@@ -124,6 +129,19 @@ def _checked_fields(data: bytes, file: str) -> dict[str, Any]:
     return cast("dict[str, Any]", fields)
 
 
+def vouched_files(data: bytes, *, file: str = LEDGER_FILE) -> frozenset[str]:
+    """The names of all files that a ledger vouches for, data files included. Nothing else is decoded.
+
+    Raises `CorruptCheckpoint`.
+    """
+    fields = _checked_fields(data, file)
+    try:
+        names = [*fields["chunks"]["files"], *(name for name, _, _ in fields["files"])]
+        return frozenset(_safe(name) for name in names)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptCheckpoint(f"not a ledger: {type(error).__name__}: {error}", file=file) from error
+
+
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
     root = decode(fields["tree"])
     leaves = _leaves(fields, root)
@@ -164,7 +182,27 @@ def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     optional = [fields[name] for name in ("sharding", "impl")]
     if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in optional):
         raise ValueError(f"not a leaf: {fields!r:.200}")
+    _check_spec(kind, codec, shape, chunk_shape, texts)
     return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional
+
+
+def _check_spec(kind: str, codec: str, shape: Shape, chunk_shape: Shape, dtypes: list[str]) -> None:
+    """What we never write must not reach those who would trust it."""
+    if codec == "none":
+        if kind not in ("str", "int") or shape or any(dtypes):
+            raise ValueError(f"a {kind} without chunks")
+        return
+    visible, stored = map(numpy_dtype, dtypes)
+    if codec == "tensorstore" or kind in ("str", "foreign") or visible.itemsize != stored.itemsize:
+        raise ValueError(f"a {kind} of dtype {dtypes[0]!r}, stored as {dtypes[1]!r} in {codec}")
+    if len(shape) > _MAX_RANK or any(math.prod(max(1, n) for n in s) > _MAX_ARRAY_BYTES for s in (shape, chunk_shape)):
+        raise ValueError(f"an array of shape {shape} in chunks of {chunk_shape}")
+    if kind in ("generic", "bool", "int", "float", "complex") and shape:
+        raise ValueError(f"a {kind} of shape {shape}")
+    if kind == "bytes" and (len(shape) != 1 or dtypes[0] != "uint8"):
+        raise ValueError(f"bytes of dtype {dtypes[0]!r} and shape {shape}")
+    if kind == "key" and (not shape or dtypes[0] != "uint32"):
+        raise ValueError(f"keys of dtype {dtypes[0]!r} and shape {shape}")
 
 
 def _chunks(fields: Mapping[str, Any]) -> ChunkTable:
@@ -203,9 +241,9 @@ def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Ma
     Rows of no leaf (-1), the container's own bytes, stand before all others.
     """
     stored = chunks.leaf >= 0
-    counts = np.bincount(chunks.leaf[stored], minlength=len(leaves)) if len(leaves) else np.zeros(0, np.int64)
-    if len(counts) != len(leaves):
+    if len(chunks) and int(chunks.leaf.max()) >= len(leaves):
         raise ValueError("a chunk of no leaf")
+    counts = np.bincount(chunks.leaf[stored], minlength=len(leaves))
     grids: dict[tuple[Any, ...], int] = {}
     for i, leaf in enumerate(leaves):
         key = (leaf.shape, leaf.chunk_shape, leaf.codec)
@@ -213,6 +251,8 @@ def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Ma
             grids[key] = 0 if leaf.codec in ("none", "tensorstore") else grid_size(leaf.shape, leaf.chunk_shape)
         if counts[i] != grids[key] or (leaf.codec == "none") != (i in values):
             raise ValueError(f"leaf {leaf.name!r} has {counts[i]} chunks of {grids[key]}")
+        if leaf.codec == "none" and type(values[i]).__name__ != leaf.kind:
+            raise ValueError(f"leaf {leaf.name!r} is no {leaf.kind}")
     owners, ordinals = chunks.leaf[stored], chunks.ordinal[stored]
     firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     if len(owners) and (
@@ -224,8 +264,11 @@ def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Ma
 
 def _check_lengths(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable) -> None:
     """A hostile length must not make a reader allocate more than the elements need."""
-    from pertinax._formats.zarr.dtypes import numpy_dtype
-
+    order = np.lexsort((chunks.offset, chunks.file))
+    starts, files = chunks.offset[order], chunks.file[order]
+    ends = starts + chunks.length[order]
+    if ((ends[:-1] > starts[1:]) & (files[:-1] == files[1:])).any():
+        raise ValueError("chunks overlap")
     sizes: dict[tuple[Any, ...], int] = {}
     for owner, length in zip(chunks.leaf.tolist(), chunks.length.tolist(), strict=True):
         if owner < 0:
@@ -236,6 +279,8 @@ def _check_lengths(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable) -> None:
             sizes[key] = math.prod(leaf.chunk_shape) * numpy_dtype(leaf.storage_dtype).itemsize
         if leaf.codec == "raw" and length != sizes[key]:
             raise ValueError(f"a chunk of {leaf.name!r} has {length} bytes, its elements {sizes[key]}")
+        if sizes[key] > length * _MAX_RATIO:
+            raise ValueError(f"{length} bytes cannot unfold into the {sizes[key]} of a chunk of {leaf.name!r}")
 
 
 def _unpack(text: Any, dtype: type) -> NDArray[Any]:

@@ -43,6 +43,7 @@ from pertinax.checkpoint.handlers import JsonCheckpointHandler as JsonCheckpoint
 from pertinax.checkpoint.handlers import PyTreeCheckpointHandler as PyTreeCheckpointHandler
 from pertinax.checkpoint.handlers import StandardCheckpointHandler as StandardCheckpointHandler
 from pertinax.checkpoint.options import AsyncOptions as AsyncOptions
+from pertinax.checkpoint.path import step as step
 from pertinax.checkpoint.pytree_checkpointer import PyTreeCheckpointer as PyTreeCheckpointer
 from pertinax.checkpoint.standard_checkpointer import StandardCheckpointer as StandardCheckpointer
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs as ArrayRestoreArgs

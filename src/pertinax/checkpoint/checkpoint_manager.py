@@ -322,13 +322,16 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def _write(self, stats: SaveStepStatistics, step: int, args: args_lib.Composite) -> None:
         stats.checkpointer_blocking_start_time = begun = time.time()
-        self._checkpointer.save(self._places.new(step), args=args)
+        self._checkpointer.save(self._places.clear(step), args=args)
         stats.checkpointer_blocking_duration_secs = time.time() - begun
 
     def _finish(self, stats: SaveStepStatistics, step: int, metrics: Any) -> None:
         stats.get_old_steps_start_time = begun = time.time()
         doomed = self._known.begin(step, metrics)
         stats.get_old_steps_duration_secs = time.time() - begun
+        jax.monitoring.record_event_duration_secs(
+            "/jax/checkpoint/write/get_old_steps_duration_secs", stats.get_old_steps_duration_secs
+        )
         stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
             self._finalize(step, doomed)

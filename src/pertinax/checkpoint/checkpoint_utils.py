@@ -9,8 +9,8 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from pertinax._tree.flatten import flatten
-from pertinax._tree.paths import path_text
+from pertinax._tree.flatten import Flat, flatten
+from pertinax._tree.paths import Path, path_text
 from pertinax._tree.rebuild import refill
 from pertinax.checkpoint._adapt.trees import MISSING, align
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata
@@ -33,19 +33,26 @@ def construct_restore_args(
     >>> checkpointer.restore(path, item=abstract_state, restore_args=restore_args)
     """
     flat = flatten(target)
-    if sharding_tree is None:
-        shardings: Sequence[Any] = [getattr(leaf, "sharding", None) for leaf in flat.leaves]
-    else:
+    shardings = None
+    if sharding_tree is not None:
         found = align(target, sharding_tree, "sharding_tree")
         shardings = [None if one is MISSING else one for one in found]
-    args = [
-        _args_of(leaf, sharding, path_text(path), set_global_shape)
+    return refill(target, restore_args_of(flat, shardings, with_shape=set_global_shape))
+
+
+def restore_args_of(
+    flat: Flat, shardings: Sequence[Any] | None = None, *, with_shape: bool = True
+) -> list[RestoreArgs]:
+    """The restore args of each leaf of a target that was taken apart already."""
+    if shardings is None:
+        shardings = [getattr(leaf, "sharding", None) for leaf in flat.leaves]
+    return [
+        _args_of(leaf, sharding, path, with_shape)
         for leaf, sharding, path in zip(flat.leaves, shardings, flat.paths, strict=True)
     ]
-    return refill(target, args)
 
 
-def _args_of(leaf: Any, sharding: Any, path: str, with_shape: bool) -> RestoreArgs:
+def _args_of(leaf: Any, sharding: Any, path: Path, with_shape: bool) -> RestoreArgs:
     if isinstance(leaf, ScalarMetadata):
         return RestoreArgs(type(np.zeros((), leaf.dtype).item()), leaf.dtype)
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | ArrayMetadata):
@@ -56,7 +63,7 @@ def _args_of(leaf: Any, sharding: Any, path: str, with_shape: bool) -> RestoreAr
         return RestoreArgs(type(leaf), getattr(leaf, "dtype", None))
     if isinstance(leaf, str | StringMetadata):
         return RestoreArgs(str)
-    raise ValueError(f"Unsupported type: {type(leaf)} at {path!r}")
+    raise ValueError(f"Unsupported type: {type(leaf)} at {path_text(path)!r}")
 
 
 def _array_args(leaf: Any, sharding: Any, with_shape: bool) -> RestoreArgs:

@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from pertinax._core.places import locate
 from pertinax.checkpoint._adapt.calls import restore_args_of, save_args_of
 from pertinax.checkpoint._adapt.legacy import with_args
 from pertinax.checkpoint._adapt.publish import begin, choose_place, find_finished, publish
@@ -70,13 +71,14 @@ class Checkpointer(AbstractCheckpointer):
         does not fit.
         """
         found = find_finished(directory)
-        if not isinstance(self._handler, CompositeCheckpointHandler):
+        handler: Any = self._handler
+        if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
             check_files(found)
         return self._handler.restore(found, args=restore_args_of(self._handler, args, kwargs))
 
     def metadata(self, directory: PathLike) -> Any | None:
         """What the handler knows of the checkpoint without reading its values."""
-        return self._handler.metadata(epath.Path(directory).expanduser())
+        return self._handler.metadata(epath.Path(locate(directory)[1]))
 
     def close(self) -> None:
         """Close the handler."""

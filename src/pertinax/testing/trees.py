@@ -30,10 +30,34 @@ EXTENSION_DTYPES: Final = tuple(
     ).split()
     if hasattr(ml_dtypes, name)
 )
-FOREIGN_DTYPES: Final = (">i2", ">u4", ">i8", ">f4", ">f8", ">c16", "datetime64[ns]", "timedelta64[s]")
+FOREIGN_DTYPES: Final = (
+    ">i2",
+    ">u4",
+    ">i8",
+    ">f4",
+    ">f8",
+    ">c16",
+    "datetime64[ns]",
+    "timedelta64[s]",
+)
 JAX_DTYPES: Final = (
-    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "complex64"),
-    *(name for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int2") if hasattr(ml_dtypes, name)),
+    *(
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "float16",
+        "float32",
+        "complex64",
+    ),
+    *(
+        name
+        for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int2")
+        if hasattr(ml_dtypes, name)
+    ),
 )
 
 
@@ -87,14 +111,19 @@ def numpy_arrays() -> st.SearchStrategy["np.ndarray[Any, Any]"]:
 def numpy_scalars() -> st.SearchStrategy[Any]:
     """Scalars of numpy."""
     dtypes = st.sampled_from([*PLAIN_DTYPES, *EXTENSION_DTYPES])
-    return st.builds(lambda dtype, seed: filled((1,), dtype, seed)[0], dtypes, st.integers(0, 1 << 32))
+    return st.builds(
+        lambda dtype, seed: filled((1,), dtype, seed)[0], dtypes, st.integers(0, 1 << 32)
+    )
 
 
 def jax_arrays() -> st.SearchStrategy[jax.Array]:
     """Arrays on the default device."""
     seeds = st.integers(0, 1 << 32)
     return st.builds(
-        lambda shape, dtype, seed: jnp.asarray(filled(shape, dtype, seed)), shapes(), st.sampled_from(JAX_DTYPES), seeds
+        lambda shape, dtype, seed: jnp.asarray(filled(shape, dtype, seed)),
+        shapes(),
+        st.sampled_from(JAX_DTYPES),
+        seeds,
     )
 
 
@@ -144,7 +173,10 @@ def dict_keys() -> st.SearchStrategy[Any]:
 
 
 def trees(
-    leaf: st.SearchStrategy[Any] | None = None, key: st.SearchStrategy[Any] | None = None, *, max_leaves: int = 12
+    leaf: st.SearchStrategy[Any] | None = None,
+    key: st.SearchStrategy[Any] | None = None,
+    *,
+    max_leaves: int = 12,
 ) -> st.SearchStrategy[Any]:
     """Trees of all containers that plain Python can rebuild; None and empty containers are among them."""
     keys = dict_keys() if key is None else key
@@ -257,7 +289,9 @@ def _differ_jax(wanted: jax.Array, found: jax.Array, path: str) -> Iterator[str]
     yield from _differ_numpy(np.asarray(wanted), np.asarray(found), path)
 
 
-def _differ_numpy(wanted: "np.ndarray[Any, Any]", found: "np.ndarray[Any, Any]", path: str) -> Iterator[str]:
+def _differ_numpy(
+    wanted: "np.ndarray[Any, Any]", found: "np.ndarray[Any, Any]", path: str
+) -> Iterator[str]:
     if (wanted.dtype, wanted.shape) != (found.dtype, found.shape):
         yield f"{path}: {found.dtype}{list(found.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
     elif wanted.tobytes() != found.tobytes():

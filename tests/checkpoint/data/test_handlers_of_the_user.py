@@ -135,7 +135,7 @@ def test_what_a_handler_wrote_is_sealed(tmp_path: Path):
     assert pertinax.verify(tmp_path / "it").ok
     (tmp_path / "it" / "lines.txt").write_text("evil")
     assert not pertinax.verify(tmp_path / "it", on_damage="report").ok
-    with pytest.raises(errors.CorruptCheckpoint, match="lines.txt"):
+    with pytest.raises(errors.CorruptCheckpoint, match=r"lines\.txt"):
         ocp.Checkpointer(LinesHandler()).restore(tmp_path / "it")
 
 
@@ -221,3 +221,24 @@ def test_a_handler_without_a_checkpointer(twice: bool, tmp_path: Path):
     found = handler.restore(tmp_path)
     assert list(found) == (["b"] if twice else ["a", "s"])
     assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+class BrokenHandler(LinesHandler):
+    """Cannot save."""
+
+    def save(self, directory: Any, args: Any) -> None:
+        (directory / "half").touch()
+        raise OSError("no ink")
+
+
+@pytest.mark.parametrize("kind", [ocp.Checkpointer, ocp.AsyncCheckpointer])
+def test_one_item_that_cannot_be_saved_leaves_nothing_of_the_others(kind: Any, tmp_path: Path):
+    registry = ocp.DefaultCheckpointHandlerRegistry()
+    registry.add("broken", LinesSave, BrokenHandler())
+    composite = ocp.CompositeCheckpointHandler(handler_registry=registry)
+    state = {"w": np.ones(1 << 20)}
+    args = ocp.args.Composite(broken=LinesSave([]), state=ocp.args.StandardSave(state))
+    with kind(composite) as checkpointer:
+        with pytest.raises(OSError, match="no ink"):
+            checkpointer.save(tmp_path / "it", args=args)
+        assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,7 @@
 """The small functions on trees say what Orbax's say, and metadata tells what is stored."""
 
-import collections
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,12 @@ from pertinax import checkpoint as door
 from tests.checkpoint.data.twins import TREES, Point, agree, mesh, same, sharded
 
 pytestmark = pytest.mark.interop
-Empty = collections.namedtuple("Empty", "")
+
+
+class Empty(NamedTuple):
+    pass
+
+
 SHAPES = {
     "dict": {"a": 1, "b": {"c": 2, "d": [3, 4]}},
     "list": [1, [2, 3], (4,)],

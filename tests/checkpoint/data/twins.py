@@ -5,10 +5,9 @@ error is. Knows nothing of either implementation.
 """
 
 import builtins
-import collections
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -21,7 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pertinax import checkpoint as door
 
 Program = Callable[[Any, Path], Any]
-Point = collections.namedtuple("Point", "x y")
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
 
 
 @flax.struct.dataclass
@@ -71,7 +74,7 @@ TREES: dict[str, Callable[[], Any]] = {
 
 
 def same(mine: Any, theirs: Any, at: str = "") -> None:
-    """Assert that two results are alike: containers, types of leaves, dtypes, values and layouts."""
+    """Assert that two results are alike: containers, types, dtypes, values and layouts."""
     if isinstance(theirs, dict):
         assert isinstance(mine, dict), (at, mine)
         assert set(mine) == set(theirs), at
@@ -115,7 +118,7 @@ def builtin_of(error: BaseException) -> type:
 
 
 def agree(program: Program, root: Path) -> Any:
-    """Run `program` with both libraries and compare; returns what ours gave, a value or an error."""
+    """Run `program` with both libraries and compare; returns what ours gave, error or not."""
     import orbax.checkpoint as orbax
 
     theirs = outcome(program, orbax, root / "theirs")

@@ -190,8 +190,9 @@ def test_all_who_wait_hear_of_a_failure_until_its_owner_has(manager, slow):
         for future in waiting:
             with pytest.raises(OSError, match="no room"):
                 future.result(60)
-        with pytest.raises(OSError, match="no room"):
-            pool.submit(one.wait_until_finished).result(60)
+        for call in (one.wait_until_finished, lambda: one.restore(0)):
+            with pytest.raises(OSError, match="no room"):
+                pool.submit(call).result(60)
         with pytest.raises(OSError, match="no room"):
             one.wait_until_finished()
         one.wait_until_finished()

@@ -367,3 +367,12 @@ def test_a_handler_without_args_of_its_own(ours, root):
         assert manager.restore(0)["text"] == "ONE"
         assert manager.restore(1)["text"] == "two"
         assert manager.restore(1, restore_kwargs={"text": {"shout": True}})["text"] == "TWO"
+
+
+def test_what_saves_in_the_background(ours):
+    from jax.experimental.array_serialization import serialization
+
+    is_async = ours.checkpoint_manager.is_async_checkpointer
+    assert is_async(ours.AsyncCheckpointer(ours.PyTreeCheckpointHandler()))
+    assert is_async(serialization.GlobalAsyncCheckpointManager())
+    assert not is_async(checkpointer(ours))

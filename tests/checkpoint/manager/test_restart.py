@@ -94,3 +94,17 @@ def test_a_failing_constructor_gives_everything_back(ours, root):
         with pytest.raises(ValueError, match="does not exist"):
             ours.CheckpointManager(root, options=options)
     assert threading.active_count() == before
+
+
+def test_where_names_cannot_change_a_marker_says_what_is_whole(ours, root, monkeypatch):
+    monkeypatch.setattr(ours.step, "is_gcs_path", lambda _path: True)
+    (root / "0").mkdir(parents=True)
+    with ours.CheckpointManager(root) as manager:
+        assert manager.all_steps() == []
+        with pytest.raises(ValueError, match="Found incomplete checkpoint"):
+            manager.restore(0)
+        assert manager.save(0, args=ours.args.StandardSave(tree(1)))
+        assert same(manager.restore(0), tree(1))
+        manager.reload()
+        assert manager.all_steps() == [0]
+    assert (root / "0" / ours.step._COMMIT_SUCCESS_FILE).exists()

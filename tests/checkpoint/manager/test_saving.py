@@ -211,7 +211,13 @@ def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_to_keep": -1}, {"best_mode": "best"}, {"best_mode": None}, {"todelete_subdir": "a/b"}],
+    [
+        {"max_to_keep": -1},
+        {"best_mode": "best"},
+        {"best_mode": None},
+        {"todelete_subdir": "a/b"},
+        {"todelete_subdir": "12"},
+    ],
 )
 def test_options_without_meaning_are_refused(ours, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

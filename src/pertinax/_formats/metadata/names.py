@@ -1,6 +1,6 @@
 """Names: what each leaf is called in Orbax's files.
 
-Knows that Orbax joins keys, as text, with dots, and that this is ambiguous in four ways; each is
+Knows that Orbax joins keys, as text, with dots, and that this is ambiguous in five ways; each is
 resolved by renaming as few keys as possible, the same way on every process: a `#2`, `#3`... is put
 behind a key. Our own ledger has the real keys. Knows nothing of files.
 
@@ -8,6 +8,7 @@ behind a key. Our own ledger has the real keys. Knows nothing of files.
     {"a": {"b": x}, "a.b": y}      two leaves with the same name        the key with the dot
     {"h": "s", "h/k": "t"}         strings at `h` and below `h`         the shorter one
     {"a~b": "s"}                   `~` is an escape in JSON pointers    `-` instead
+    {"a/": x}                      to TensorStore this is a directory   `-` instead
 """
 
 from collections import Counter
@@ -135,7 +136,7 @@ def _child_texts(node: Node) -> list[str]:
 def _edges_to_rename(found: list[OrbaxName], root: Node, strings: AbstractSet[int]) -> list[_Edge]:
     leaves = [i for i, name in enumerate(found) if name.node.kind == "leaf"]
     unclean = [leaves[i] for i in strings if "~" in found[leaves[i]].name]
-    unclean += [i for i in leaves if not _is_text(found[i].name)]
+    unclean += [i for i in leaves if not _is_text(found[i].name) or found[i].name.endswith("/")]
     wanted: dict[int, str] = dict.fromkeys(unclean, "unclean")
     if not wanted:
         if len({found[i].name for i in leaves}) < len(leaves):
@@ -185,6 +186,8 @@ def _interrupted(found: list[OrbaxName], strings: list[int]) -> Iterator[int]:
 
 def _clean(text: str) -> str:
     text = text.replace("~", "-")
+    if text.endswith("/"):
+        text = text[:-1] + "-"
     return text if _is_text(text) else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -15,15 +15,11 @@ _LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
 
 @final
 class Finalizer:
-    """Runs one piece of work at a time, here or in a thread. Safe to use from several threads."""
+    """Runs one piece of work at a time, in a thread. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._current: _Run | None = None
-
-    def run_here(self, work: Callable[[], None]) -> None:
-        """Do it now; a failure comes out."""
-        work()
 
     def start(self, work: Callable[[], None]) -> None:
         """Do it in a thread. The one before must have been settled."""
@@ -31,8 +27,8 @@ class Finalizer:
         with self._lock:
             if self._current is not None:
                 raise RuntimeError("the save before has not been waited for")
+            run.thread.start()  # before anybody can find it: who waits joins it
             self._current = run
-        run.thread.start()
 
     def wait(self, *, settle: bool = False) -> None:
         """Wait for the end and raise the failure, if it failed.
@@ -49,8 +45,6 @@ class Finalizer:
             with self._lock:
                 if self._current is run:
                     self._current = None
-        elif run.error is None:
-            return
         if run.error is not None:
             raise run.error
 
@@ -63,12 +57,6 @@ class Finalizer:
         """The failure that nobody has settled, if the work has ended in one. Never waits."""
         run = self._current
         return None if run is None or run.thread.is_alive() else run.error
-
-    def settle(self) -> None:
-        """Forget work that has ended. Never waits."""
-        with self._lock:
-            if self._current is not None and not self._current.thread.is_alive():
-                self._current = None
 
 
 class _Run:

@@ -82,9 +82,7 @@ class ItemMode:
             names = [DEFAULT_ITEM_NAME] if single else list_items(path)
             restored = self._restore_stored(path, names)
         else:
-            restored = dict(
-                self._backing.checkpointer.restore(path, args=args_lib.Composite(**wanted))
-            )
+            restored = dict(self._backing.reader.restore(path, args=args_lib.Composite(**wanted)))
             self._learn(wanted)
         if settles:
             self.default_item = single
@@ -97,7 +95,7 @@ class ItemMode:
         single = self.default_item
         if single is None:
             single = (path / DEFAULT_ITEM_NAME).is_dir()
-        found: Any = self._backing.checkpointer.metadata(path)
+        found: Any = self._backing.reader.metadata(path)
         self.default_item = single
         return found.get(DEFAULT_ITEM_NAME) if single else found
 
@@ -136,7 +134,7 @@ class ItemMode:
                 told[name] = args_lib.JsonRestore()
         restored: dict[str, Any] = {}
         if told:
-            restored |= self._backing.checkpointer.restore(path, args=args_lib.Composite(**told))
+            restored |= self._backing.reader.restore(path, args=args_lib.Composite(**told))
         if guessed:
             # With a checkpointer of its own: to look is not to decide how the item is saved next.
             once = Checkpointer(CompositeCheckpointHandler())

@@ -19,11 +19,13 @@ from pertinax._steps.history import StepRecord, list_steps, read_record
 from pertinax._steps.naming import PlainNaming
 from pertinax.checkpoint._adapt.manager_options import (
     CheckpointManagerOptions,
+    name_format_of,
     nanoseconds,
     quality_of,
     retention_of,
 )
 from pertinax.checkpoint._adapt.retention import best_record
+from pertinax.checkpoint.path import step as step_lib
 
 _EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 
@@ -181,11 +183,11 @@ def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[
     """What the disk says of each step: as much as the options need."""
     store, root = locate(directory)
     metrics, times = options.best_fn is not None, options.keep_time_interval is not None
-    if options.step_name_format is None:
+    if options.step_name_format is None and not step_lib.is_gcs_path(directory):
         naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
         found = list_steps(store, root, naming)  # one listing, and nothing else unless it is needed
     else:
-        steps = options.step_name_format.find_all(directory)
+        steps = name_format_of(options).find_all(directory)
         found = {int(one.step): locate(one.path)[1] for one in steps}
     for step, path in sorted(found.items()):
         record = read_record(store, step, path, metrics=metrics, times=times)

@@ -5,6 +5,7 @@ to them. Knows nothing of steps, histories or options about keeping.
 """
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -79,13 +80,16 @@ class Backing:
     """What stands behind a manager.
 
     Attributes:
-        checkpointer: writes and reads all items of a step together.
+        checkpointer: writes all items of a step together.
+        reader: reads them. It does not wait, so that who reads never takes a failure away from
+            who saves.
         default_item: whether there is one item without a name; None if that is not known yet.
         handlers: those that were given, by item.
         names: the items there may be, or None if any.
     """
 
     checkpointer: Checkpointer
+    reader: Checkpointer
     default_item: bool | None
     handlers: Mapping[str, CheckpointHandler]
     names: frozenset[str] | None
@@ -113,16 +117,16 @@ def build_backing(told: Told, options: CheckpointManagerOptions) -> Backing:
     checkpointer = _checkpointer(
         composite, options, asynchronous=options.enable_async_checkpointing
     )
-    return Backing(checkpointer, None, given, None)
+    return Backing(checkpointer, Checkpointer(composite), None, given, None)
 
 
 def is_async_checkpointer(checkpointer: AbstractCheckpointer | Any) -> bool:
     """Whether saves of `checkpointer` go on in the background."""
     if isinstance(checkpointer, AsyncCheckpointer):
         return True
-    from jax.experimental.array_serialization import serialization
-
-    return isinstance(checkpointer, serialization.GlobalAsyncCheckpointManagerBase)
+    # JAX has a checkpointer as well. Who has one has imported it, and TensorStore with it.
+    theirs: Any = sys.modules.get("jax.experimental.array_serialization.serialization")
+    return theirs is not None and isinstance(checkpointer, theirs.GlobalAsyncCheckpointManagerBase)
 
 
 def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backing:
@@ -153,7 +157,9 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
         default=AsyncOptions(timeout_secs=max(timeouts)) if timeouts else None,
     )
     names = frozenset(named)
-    return Backing(checkpointer, isinstance(given, Checkpointer), handlers, names)
+    return Backing(
+        checkpointer, Checkpointer(composite), isinstance(given, Checkpointer), handlers, names
+    )
 
 
 def _from_handlers(names: Iterable[str], given: Any, options: CheckpointManagerOptions) -> Backing:
@@ -165,7 +171,7 @@ def _from_handlers(names: Iterable[str], given: Any, options: CheckpointManagerO
     checkpointer = _checkpointer(
         composite, options, asynchronous=options.enable_async_checkpointing
     )
-    return Backing(checkpointer, single, handlers, everything)
+    return Backing(checkpointer, Checkpointer(composite), single, handlers, everything)
 
 
 def _closed_composite(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from pertinax._steps.naming import PlainNaming
 from pertinax.checkpoint._adapt.retention import ManagerRetention, Quality
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import step as step_lib
@@ -85,8 +86,7 @@ class CheckpointManagerOptions:
             raise ValueError(
                 f"Setting of `max_to_keep` must be None or non-negative, not {self.max_to_keep}"
             )
-        if self.todelete_subdir is not None and not _is_one_name(self.todelete_subdir):
-            raise ValueError(f"todelete_subdir={self.todelete_subdir!r} is no name of a directory")
+        self._check_todelete_subdir()
         # A container cannot be listed, but what is asked for membership need not be.
         if self.save_on_steps is None or isinstance(self.save_on_steps, Iterable):
             steps = cast("Iterable[int]", self.save_on_steps or ())
@@ -95,6 +95,16 @@ class CheckpointManagerOptions:
             self._stop_writing()
         elif self.max_to_keep is None and (self.keep_period or self.keep_time_interval):
             _LOG.warning("without max_to_keep all steps stay: other keep options change nothing")
+
+    def _check_todelete_subdir(self) -> None:
+        name = self.todelete_subdir
+        if name is None:
+            return
+        if not name or "/" in name or name in (".", ".."):
+            raise ValueError(f"todelete_subdir={name!r} is no name of a directory")
+        naming = PlainNaming(self.step_prefix, self.step_format_fixed_length)
+        if self.step_name_format is None and naming.step(name) is not None:
+            raise ValueError(f"todelete_subdir={name!r} would be taken for a step")
 
     def _stop_writing(self) -> None:
         wanted = dict[str, Any](_READ_ONLY_VALUES)
@@ -141,7 +151,3 @@ def retention_of(options: CheckpointManagerOptions) -> ManagerRetention:
 def nanoseconds(interval: dt.timedelta) -> int:
     """An interval without rounding: whole hours must compare as whole hours."""
     return interval // dt.timedelta(microseconds=1) * 1000
-
-
-def _is_one_name(name: str) -> bool:
-    return bool(name) and "/" not in name and name not in (".", "..")

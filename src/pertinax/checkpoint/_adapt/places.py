@@ -62,6 +62,14 @@ class Places:
         """Where `step` is to be written."""
         return step_lib.build_step_path(self._directory, self._format, step)
 
+    def clear(self, step: int) -> epath.Path:
+        """As `new`; in an object store, free of what a run before left there unfinished."""
+        path = self.new(step)
+        unsure = step_lib.is_gcs_path(path) and path.exists()
+        if unsure and not step_lib.is_checkpoint_finalized(path):
+            path.rmtree()
+        return path
+
     def known(self, step: int) -> epath.Path:
         """Where a known step lies: not always where it would be written."""
         if self._is_own_format:
@@ -79,6 +87,8 @@ class Places:
         path = step_lib.build_step_path(root, self._format, step)
         if not is_visible(path):
             raise FileNotFoundError(f"Checkpoint at {path} not found.")
+        if step_lib.is_gcs_path(path) and not step_lib.is_checkpoint_finalized(path):
+            raise ValueError(f"Found incomplete checkpoint at {path}.")
         return path
 
     def latest(self, root: epath.Path) -> int | None:

@@ -41,8 +41,8 @@ class Place(NamedTuple):
 
 
 def choose_place(directory: PathLike, *, force: bool) -> Place:
-    """Look at the directory before anything is done. Raises `ValueError` if it is taken and
-    `force` is false.
+    """Look at the directory before anything is done. Raises `ValueError` if it is taken and `force`
+    is false.
     """
     store, final = locate(directory)
     if not force and find_visible(store, final) is not None:

@@ -17,6 +17,8 @@ from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointH
 
 _LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
 METADATA_ITEM_NAME: Final = "metadata"
+# Orbax 0.12 keeps the note of the program in here, beside one of its own.
+_NEWER_FILE: Final = "_ROOT_METADATA"
 
 
 @final
@@ -61,9 +63,17 @@ class RootMetadata:
     def get(self) -> Mapping[str, Any]:
         """The note, or an empty mapping. Read once."""
         if self._known is None:
-            file = self.path / METADATA_ITEM_NAME
-            if file.exists():
-                self._known = cast("Mapping[str, Any]", json.loads(file.read_text()))
-            else:
-                self._known = dict(self._given or {})
+            stored = self._read()
+            self._known = dict(self._given or {}) if stored is None else stored
         return self._known
+
+    def _read(self) -> Mapping[str, Any] | None:
+        if (self.path / METADATA_ITEM_NAME).exists():
+            return _load(self.path / METADATA_ITEM_NAME)
+        if (self.path / _NEWER_FILE).exists():
+            return _load(self.path / _NEWER_FILE).get("custom_metadata") or {}
+        return None
+
+
+def _load(file: epath.Path) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", json.loads(file.read_text()))

@@ -31,36 +31,34 @@ from pertinax._version import VERSION
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
 from pertinax.checkpoint.type_handlers import SaveArgs
-from pertinax.errors import UnsupportedLeaf
 from pertinax.typing import PathLike
 
 _OUR_FILES = frozenset({LEDGER_FILE, TREE_FILE, SHARDING_FILE, STRINGS_FILE, MANIFEST_FILE})
 _OUR_DIRS = frozenset({ARRAY_METADATAS_DIR, "d"})
 
 
-def begin_save(directory: PathLike, item: Any, save_args: Any = None) -> "Future[None]":
-    """Hold the bytes of `item`, then write them into `directory` on a thread; its end is returned.
+def hold(item: Any, save_args: Any = None) -> ItemContent:
+    """Understand `item` and hold its bytes: then the program may change what it passed in.
 
-    Raises `ValueError` for an empty item, a leaf that cannot be stored, or `save_args` of another
-    structure.
+    Raises `UnsupportedLeaf`, or `ValueError` for an empty item or `save_args` of another structure.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
-    options = _options(item, save_args)
-    try:
-        content = prepare(item, options, "hold")
-    except UnsupportedLeaf as error:
-        raise ValueError(f"TypeHandler lookup failed: {error}") from error
+    content = prepare(item, _options(item, save_args), "hold")
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": time.time_ns()}
-    content = dataclasses.replace(content, facts={**content.facts, **facts})
+    return dataclasses.replace(content, facts={**content.facts, **facts})
+
+
+def begin_write(directory: PathLike, content: ItemContent) -> "Future[None]":
+    """Write `content` into `directory` on a thread; its end is returned."""
     store, path = locate(directory)
-    return start(lambda: _write(store, path, content, options), "pertinax-write-item")
+    return start(lambda: _write(store, path, content), "pertinax-write-item")
 
 
-def _write(store: Store, path: str, content: ItemContent, options: SaveOptions) -> None:
+def _write(store: Store, path: str, content: ItemContent) -> None:
     check_room(store, path, content.plan.total_bytes)
     clear_item(store, path)
-    with Workers(options.threads, "pertinax-write") as workers:
+    with Workers(SaveOptions().threads, "pertinax-write") as workers:
         write_item(store, path, content, workers=workers, progress=_ignore)
 
 

@@ -27,8 +27,9 @@ from pertinax._formats.metadata.names import OrbaxName, orbax_names
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of
-from pertinax._tree.flatten import flatten
+from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, exact_path, path_text, text_path
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
@@ -41,8 +42,8 @@ _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
 
 
 class StoredTree:
-    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an
-    empty container.
+    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an empty
+    container.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -59,9 +60,7 @@ class StoredTree:
             count += is_leaf
 
     def nest(self, values: Sequence[Any]) -> Any:
-        """Dicts and lists with one of `values` for each leaf; empty containers as the API has
-        them.
-        """
+        """Dicts and lists with one of `values` for each leaf; empty containers as the API has them."""
         at_slots = [
             empty_value(name.node) if slot is None else values[slot]
             for name, slot in zip(self.names, self.slots, strict=True)
@@ -69,8 +68,8 @@ class StoredTree:
         return nest(self.root, self.names, at_slots)
 
     def read(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
-        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that
-        cannot be.
+        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that cannot
+        be.
         """
         translator = Translator()
         wishes = [translator.want(self.leaves[leaf], args) for leaf, args in wanted]
@@ -137,10 +136,11 @@ def restore_all(directory: PathLike, restore_args: Any = None) -> Any:
 
 def _restore_all(stored: StoredTree, restore_args: Any) -> Any:
     count = len(stored.leaves)
-    args = [RestoreArgs()] * count
-    if restore_args is not None:
-        args = args_of(stored.nest(list(range(count))), restore_args)
-    return stored.nest(stored.read(list(enumerate(args))))
+    with collector_paused(count):
+        args = [RestoreArgs()] * count
+        if restore_args is not None:
+            args = args_of(stored.nest(list(range(count))), restore_args)
+        return stored.nest(stored.read(list(enumerate(args))))
 
 
 def restore_into(
@@ -149,20 +149,33 @@ def restore_into(
     """A tree like `item`; of its leaves nothing but their places counts.
 
     With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it
-    lacks are left out.
-    Otherwise the first difference in structure is an error: `RestoreMismatch`, with all of them.
+    lacks are left out. Otherwise the first difference in structure is an error: `RestoreMismatch`,
+    with all of them.
     """
-    args = None if restore_args is None else args_of(item, restore_args)
-    return read_settled(
-        directory, None, lambda: _restore_into(open_tree(directory), item, args, partial)
-    )
-
-
-def _restore_into(
-    stored: StoredTree, item: Any, given: Sequence[RestoreArgs] | None, partial: bool
-) -> Any:
     flat = flatten(item)
-    args = given if given is not None else [RestoreArgs()] * len(flat.leaves)
+    default = RestoreArgs()
+    args = [default] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
+    return restore_flat(directory, item, flat, args, partial=partial)
+
+
+def restore_flat(
+    directory: PathLike,
+    item: Any,
+    flat: Flat,
+    args: Sequence[RestoreArgs],
+    *,
+    partial: bool = False,
+) -> Any:
+    """The same for an item that was taken apart already, with the args of each leaf."""
+    with collector_paused(len(flat.leaves)):
+        return read_settled(
+            directory, None, lambda: _restore_flat(open_tree(directory), item, flat, args, partial)
+        )
+
+
+def _restore_flat(
+    stored: StoredTree, item: Any, flat: Flat, args: Sequence[RestoreArgs], partial: bool
+) -> Any:
     pairing = _Pairing(stored)
     positions = [pairing.take(path) for path in flat.paths]
     for path, node in walk(flat.root):
@@ -188,9 +201,7 @@ def _restore_into(
 
 
 def args_of(tree: Any, restore_args: Any) -> list[RestoreArgs]:
-    """The restore args for each leaf of `tree`; whatever else stands there counts as the
-    default.
-    """
+    """The restore args for each leaf of `tree`; whatever else stands there counts as the default."""
     found = align(tree, restore_args, "restore_args")
     return [args if isinstance(args, RestoreArgs) else RestoreArgs() for args in found]
 
@@ -209,9 +220,7 @@ class _Pairing:
         self._absent: list[Path] = []
 
     def take(self, path: Path) -> int | None:
-        """The position of the stored leaf or empty container at `path`, None if there is
-        neither.
-        """
+        """The position of the stored leaf or empty container at `path`, None if there is neither."""
         text = text_path(path)
         for table, key in (
             (self._plain, exact_path(path)),

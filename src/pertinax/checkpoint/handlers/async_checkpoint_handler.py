@@ -13,8 +13,8 @@ from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
 
 
 class AsyncCheckpointHandler(CheckpointHandler):
-    """A handler whose saves come in two parts: one that the program waits for, and one that it
-    does not.
+    """A handler whose saves come in two parts: one that the program waits for, and one that it does
+    not.
     """
 
     @abc.abstractmethod

@@ -11,7 +11,7 @@ from typing import Any, Final
 from etils import epath
 
 from pertinax.checkpoint._adapt.describe import describe_tree
-from pertinax.checkpoint._adapt.saving import begin_save
+from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
@@ -19,6 +19,7 @@ from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.options import MultiprocessingOptions
 from pertinax.checkpoint.tree import get_param_names
+from pertinax.errors import UnsupportedLeaf
 
 _LOG: Final = logging.getLogger("pertinax")
 
@@ -62,7 +63,11 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         an empty tree.
         """
         _check_limit("save_concurrent", self._save_bytes)
-        return [begin_save(directory, args.item, args.save_args)]
+        try:
+            content = hold(args.item, args.save_args)
+        except UnsupportedLeaf as error:
+            raise ValueError(f"TypeHandler lookup failed: {error}") from error
+        return [begin_write(directory, content)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""

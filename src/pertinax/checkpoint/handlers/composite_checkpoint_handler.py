@@ -5,6 +5,7 @@ handlers write.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -141,14 +142,22 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
         self._make_dirs(directory, handlers)
         self._saved = handlers
-        waiting: list[Any] = []
-        for name, handler in handlers.items():
-            place = epath.Path(directory) / name
-            if isinstance(handler, AsyncCheckpointHandler):
-                waiting.append(handler.async_save(place, args=items[name]))
-            else:
-                handler.save(place, args=items[name])
-        return list(flat_futures(await asyncio.gather(*waiting)))
+        saves = [
+            _begin(handler, epath.Path(directory) / name, items[name])
+            for name, handler in handlers.items()
+        ]
+        results = await asyncio.gather(*saves, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        futures = [
+            future
+            for result in results
+            if not isinstance(result, BaseException)
+            for future in flat_futures(result)
+        ]
+        if failures:
+            _let_end(futures)
+            raise failures[0]
+        return futures
 
     def _make_dirs(self, directory: epath.Path, names: Iterable[str]) -> None:
         store, path = locate(directory)
@@ -242,6 +251,20 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         }
         for handler in handlers.values():
             handler.close()
+
+
+async def _begin(handler: CheckpointHandler, place: epath.Path, args: Any) -> Any:
+    if isinstance(handler, AsyncCheckpointHandler):
+        return await handler.async_save(place, args=args)
+    handler.save(place, args=args)
+    return None
+
+
+def _let_end(futures: Sequence[Future]) -> None:
+    """Wait, whatever comes of it: the directory will be removed, and nobody must write into it."""
+    for future in futures:
+        with contextlib.suppress(Exception):
+            future.result()
 
 
 def _checked(args: Any) -> dict[str, Any]:

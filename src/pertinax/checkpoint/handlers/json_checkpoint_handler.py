@@ -40,8 +40,8 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
     async def async_save(
         self, directory: epath.Path, item: Any = None, args: "JsonSaveArgs | None" = None
     ) -> list[Future] | None:
-        """Write the value down, and begin to put it into its file. Raises `TypeError` for what
-        JSON cannot say.
+        """Write the value down, and begin to put it into its file. Raises `TypeError` for what JSON
+        cannot say.
         """
         if isinstance(item, CheckpointArgs):
             raise ValueError(  # noqa: TRY004 - the mirrored API promises it

@@ -6,28 +6,34 @@ wraps.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from pertinax._tree.flatten import flatten
-from pertinax._tree.paths import path_text
-from pertinax._tree.rebuild import refill
+from pertinax._tree.flatten import Flat, flatten
+from pertinax._tree.paths import Path, path_text
+from pertinax._tree.quiet import collector_paused
+from pertinax.checkpoint._adapt.saving import begin_write, hold
+from pertinax.checkpoint._adapt.stored import restore_flat
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
-from pertinax.checkpoint.checkpoint_utils import construct_restore_args
+from pertinax.checkpoint.checkpoint_utils import restore_args_of
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeCheckpointHandler,
     PyTreeRestoreArgs,
-    PyTreeSaveArgs,
 )
 from pertinax.checkpoint.options import MultiprocessingOptions
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, SaveArgs
+from pertinax.errors import UnsupportedLeaf
+
+_TARGETS = (
+    *(int, float, complex, np.number, np.bool_),
+    *(np.ndarray, jax.Array, jax.ShapeDtypeStruct),
+)
 
 
 class StandardCheckpointHandler(AsyncCheckpointHandler):
@@ -61,12 +67,16 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         given = _given(item, args, StandardSaveArgs(item, save_args))
         if given.item is None:
             raise ValueError("Must provide item to save")
-        _check_leaves(given.item, (), "saved")
         if given.save_args is not None:
             _check_aggregate(given.save_args)
-        return await self._impl.async_save(
-            directory, args=PyTreeSaveArgs(given.item, given.save_args)
-        )
+        try:
+            content = hold(given.item, given.save_args)
+        except UnsupportedLeaf as error:
+            raise ValueError(f"Unsupported type: {error}") from error
+        for leaf in content.leaves:
+            if leaf.kind in ("str", "bytes"):
+                raise _unsupported(str if leaf.kind == "str" else bytes, leaf.path, "saved")
+        return [begin_write(directory, content)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""
@@ -84,13 +94,13 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         given = _given(item, args, StandardRestoreArgs(item))
         if given.item is None:
             return self._impl.restore(directory, args=PyTreeRestoreArgs())
-        _check_leaves(given.item, (jax.ShapeDtypeStruct,), "restored")
-        restore_args = construct_restore_args(given.item)
-        if not given.strict:
-            restore_args = refill(
-                restore_args, [_loosen(one) for one in flatten(restore_args).leaves]
-            )
-        return self._impl.restore(directory, args=PyTreeRestoreArgs(given.item, restore_args))
+        flat = flatten(given.item)
+        _check_leaves(flat)
+        with collector_paused(len(flat.leaves)):
+            wanted = restore_args_of(flat)
+            if not given.strict:
+                wanted = [_loosen(one) for one in wanted]
+            return restore_flat(directory, given.item, flat, wanted)
 
     def metadata(self, directory: epath.Path) -> Any:
         """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
@@ -115,16 +125,17 @@ def _given(item: Any, args: Any, otherwise: Any) -> Any:
     return otherwise if args is None else args
 
 
-def _check_leaves(item: Any, also: Sequence[type], what: str) -> None:
-    flat = flatten(item)
-    allowed = (int, float, complex, np.number, np.bool_, np.ndarray, jax.Array, *also)
+def _check_leaves(flat: Flat) -> None:
     for leaf, path in zip(flat.leaves, flat.paths, strict=True):
-        if not isinstance(leaf, allowed):
-            raise ValueError(  # noqa: TRY004 - the mirrored API promises it
-                f"Unsupported type: {type(leaf)} at {path_text(path)!r}: "
-                f"arrays and numbers can be {what} here, "
-                f"and PyTreeSave takes text as well"
-            )
+        if not isinstance(leaf, _TARGETS):
+            raise _unsupported(type(leaf), path, "restored")
+
+
+def _unsupported(kind: type, path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"Unsupported type: {kind} at {path_text(path)!r}: arrays and numbers can be {what} here, "
+        f"and the PyTree handler takes text as well"
+    )
 
 
 def _check_aggregate(save_args: Any) -> None:

@@ -35,9 +35,7 @@ class StorageMetadata:
 
 @dataclasses.dataclass(eq=False)
 class ArrayMetadata(Metadata):
-    """An array. Two are equal if shape, layout, dtype and storage are; name and place do not
-    count.
-    """
+    """An array. Two are equal if shape, layout, dtype and storage are; name and place do not count."""
 
     shape: tuple[int, ...]
     sharding: ShardingMetadata | None

@@ -29,6 +29,7 @@ TMP_DIR_SUFFIX: Final = TMP_MARK
 TMP_DIR_STEP_PATTERN: Final = r"(?:[^_]+_)?(\d+)\.orbax-checkpoint-tmp-\d+"
 WORLD_READABLE_MODE: Final = 0o777
 _COMMIT_SUCCESS_FILE: Final = COMMIT_FILE
+_EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 # Recent Orbax writes nothing behind the word, so the final dash is no part of the test.
 _UNFINISHED: Final = TMP_DIR_SUFFIX.rstrip("-")
 
@@ -68,8 +69,10 @@ class Metadata:
     def commit_timestamp(self) -> dt.datetime:
         """When the save became visible (UTC); the age of the directory where nothing says so."""
         stamp = self.commit_timestamp_nsecs
-        seconds = epath.Path(self.path).stat().mtime if stamp is None else stamp / 1e9
-        return dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
+        if stamp is None:
+            return dt.datetime.fromtimestamp(epath.Path(self.path).stat().mtime, tz=dt.UTC)
+        # Whole microseconds: a float of so many seconds would round them.
+        return _EPOCH + dt.timedelta(microseconds=stamp // 1000)
 
 
 @runtime_checkable

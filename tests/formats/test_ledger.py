@@ -1,0 +1,146 @@
+"""The ledger says exactly what the manifest says, is compact, and refuses what does not add up."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pertinax
+from pertinax._formats.crc import crc32c, file_crc
+from pertinax._formats.ledger import LEDGER_FILE, VERSION, decode_ledger, encode_ledger
+from pertinax._store.memory import MemoryStore
+from pertinax._tree.skeleton import encode
+from pertinax.errors import CorruptCheckpoint
+from pertinax.testing import trees as forest
+
+COLUMNS = ("leaf", "ordinal", "file", "offset", "length", "crc")
+
+
+def ledger_of(tree, **options):
+    store = MemoryStore()
+    pertinax.save("/c", tree, store=store, **options)
+    return bytes(store.find(f"/c/{LEDGER_FILE}").content)
+
+
+@settings(deadline=None, max_examples=60)
+@given(forest.trees(), st.sampled_from([None, 64]), st.sampled_from(["none", "zstd"]))
+def test_what_is_written_down_is_read_back(tree, chunk_bytes, compression):
+    data = ledger_of(tree, chunk_bytes=chunk_bytes, compression=compression)
+    manifest = decode_ledger(data)
+    again = decode_ledger(encode_ledger(manifest))
+    assert encode(manifest.root) == encode(again.root)
+    assert manifest.leaves == again.leaves
+    assert [(i, type(v), v) for i, v in manifest.values.items()] == [
+        (i, type(v), v) for i, v in again.values.items()
+    ]
+    assert manifest.files == again.files
+    assert manifest.facts == again.facts
+    assert manifest.chunks.files == again.chunks.files
+    for name in COLUMNS:
+        assert np.array_equal(getattr(manifest.chunks, name), getattr(again.chunks, name))
+
+
+def test_the_file_ends_with_the_checksum_of_all_before_it():
+    data = ledger_of({"a": 1})
+    body, tail = data[:-21], data[-21:]
+    assert tail == b',"crc32c":"%08x"}' % crc32c(body)
+    assert json.loads(data)["pertinax"] == VERSION
+
+
+def test_every_flipped_bit_is_noticed():
+    data = bytearray(ledger_of({"a": 1, "s": "x"}))
+    for at in range(len(data)):
+        data[at] ^= 1 << at % 8
+        with pytest.raises(CorruptCheckpoint):
+            decode_ledger(bytes(data))
+        data[at] ^= 1 << at % 8
+    decode_ledger(bytes(data))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 21, 22, 100])
+def test_every_cut_is_noticed(cut):
+    data = ledger_of({"a": 1})
+    with pytest.raises(CorruptCheckpoint):
+        decode_ledger(data[:-cut])
+    with pytest.raises(CorruptCheckpoint):
+        decode_ledger(data + b" " * cut)
+
+
+def test_many_alike_leaves_cost_few_bytes_each():
+    data = ledger_of({f"layer{i:05}": np.zeros(8, np.float32) for i in range(2000)})
+    assert len(data) < 2000 * 110
+
+
+def test_it_vouches_for_every_other_file():
+    store = MemoryStore()
+    pertinax.save("/c", {"a": np.arange(9), "s": "text", "n": 1 << 70}, store=store)
+    manifest = decode_ledger(bytes(store.find(f"/c/{LEDGER_FILE}").content))
+    vouched = (
+        {record.name for record in manifest.files} | set(manifest.chunks.files) | {LEDGER_FILE}
+    )
+    found = {entry.name for entry in store.list_dir("/c") if not entry.is_dir}
+    found |= {
+        f"{d.name}/{e.name}"
+        for d in store.list_dir("/c")
+        if d.is_dir
+        for e in store.list_dir(f"/c/{d.name}")
+    }
+    assert found == vouched
+    for record in manifest.files:
+        content = bytes(store.find(f"/c/{record.name}").content)
+        assert (len(content), file_crc(content)) == (record.length, record.crc)
+
+
+def test_the_checksum_of_a_file_tells_files_apart_that_end_in_their_own_crc32c():
+    """A CRC-32C over bytes and their CRC-32C is the same number for all of them."""
+    one, other = (
+        body + crc32c(body).to_bytes(4, "little") for body in (b"first body", b"other body")
+    )
+    assert crc32c(one) == crc32c(other)
+    assert file_crc(one) != file_crc(other)
+
+
+def forged(manifest, **new):
+    return encode_ledger(dataclasses.replace(manifest, **new))
+
+
+def test_chunks_that_do_not_add_up_are_refused():
+    manifest = decode_ledger(ledger_of({"a": np.arange(64), "b": np.arange(64)}, chunk_bytes=128))
+    chunks = manifest.chunks
+
+    def column(name, change):
+        values = getattr(chunks, name).copy()
+        change(values)
+        return dataclasses.replace(chunks, **{name: values})
+
+    def swap(values):
+        values[[1, 2]] = values[[2, 1]]
+
+    def put(at, value):
+        def change(values):
+            values[at] = value
+
+        return change
+
+    for wrong in (
+        column("ordinal", swap),
+        column("leaf", put(-1, 0)),
+        column("leaf", put(-1, 2)),
+        column("leaf", put(-1, (1 << 31) - 1)),
+        column("leaf", put(0, 1)),
+        column("file", put(1, 1)),
+        column("file", put(1, -1)),
+        column("offset", put(1, -8)),
+        column("offset", put(1, 1 << 61)),
+        column("offset", put(2, int(chunks.offset[1]))),
+        column("length", put(1, 127)),
+        column("length", put(1, 1 << 61)),
+        column("length", put(1, -1)),
+        dataclasses.replace(chunks, crc=chunks.crc[:-1]),
+        dataclasses.replace(chunks, ordinal=chunks.ordinal[:-1]),
+    ):
+        with pytest.raises(CorruptCheckpoint, match="not a ledger"):
+            decode_ledger(forged(manifest, chunks=wrong))

@@ -1,0 +1,54 @@
+"""Every version of our own format that was ever shipped is read for ever: exactly, and verified."""
+
+import jax
+import numpy as np
+import pytest
+
+import pertinax
+from tests.golden.make_pertinax import HERE, golden_tree
+
+CHECKPOINTS = sorted(HERE.glob("pertinax-*/plain")) + sorted(HERE.glob("pertinax-*/zstd"))
+MANAGED = sorted(HERE.glob("pertinax-*/managed"))
+
+
+def assert_same(found, wanted):
+    assert type(found) is type(wanted)
+    if isinstance(wanted, dict):
+        assert [(type(k), k) for k in found] == [(type(k), k) for k in wanted]
+        for key in wanted:
+            assert_same(found[key], wanted[key])
+    elif isinstance(wanted, list | tuple):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_same(one, other)
+    elif isinstance(wanted, jax.Array):
+        assert found.dtype == wanted.dtype
+        if jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key):
+            assert jax.random.key_impl(found) == jax.random.key_impl(wanted)
+            found, wanted = jax.random.key_data(found), jax.random.key_data(wanted)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+    elif isinstance(wanted, np.ndarray):
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        np.testing.assert_array_equal(found, wanted)
+    else:
+        assert found == wanted
+
+
+def test_each_version_has_its_golden_checkpoints():
+    assert len(CHECKPOINTS) >= 2
+    assert MANAGED
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_a_golden_checkpoint_is_read_exactly(path):
+    assert pertinax.verify(path).ok
+    assert_same(pertinax.load(path), golden_tree())
+    assert_same(pertinax.load(path, golden_tree()), golden_tree())
+
+
+@pytest.mark.parametrize("root", MANAGED, ids=lambda p: p.parent.name)
+def test_a_golden_root_is_read_exactly(root):
+    assert pertinax.verify(root / "3").ok
+    assert_same(pertinax.load(root / "3"), golden_tree())
+    with pertinax.Manager(root) as manager:
+        assert (manager.steps(), manager.metrics(3)) == ([3], {"loss": 0.25})
