@@ -1,4 +1,6 @@
-"""When `save_async` returns, the caller may donate, delete and overwrite everything that was passed in."""
+"""When `save_async` returns, the caller may donate, delete and overwrite everything that was
+passed in.
+"""
 
 import threading
 

@@ -38,7 +38,7 @@ def test_nothing_is_visible_until_it_is_done():
     assert "writing" in repr(pending)
     with pytest.raises(CheckpointNotFound):
         pertinax.load("/c", store=store.inner)
-    with pytest.raises(TimeoutError, match="not done after 0.01 s"):
+    with pytest.raises(TimeoutError, match=r"not done after 0\.01 s"):
         pending.result(timeout_s=0.01)
     store.gate.set()
     assert pending.result() == "/c"

@@ -1,4 +1,6 @@
-"""Paths are written in many ways; what cannot be done is refused clearly, and nothing is lost by it."""
+"""Paths are written in many ways; what cannot be done is refused clearly, and nothing is lost by
+it.
+"""
 
 import os
 import pathlib
@@ -209,16 +211,13 @@ def test_a_disk_that_fills_up_on_the_way_loses_nothing(tiny_disk, compression):
     noise = np.random.default_rng(1).integers(0, 256, 2 << 20, np.uint8)
     path = pertinax.save(tiny_disk / "c", noise[: 1 << 20])
     store = Stingy()
-    for verb in ("save", "save_async"):
+    options = {"exists": "replace", "store": store, "compression": compression}
+    for verb in (
+        lambda: pertinax.save(path, [noise, noise], **options),
+        lambda: pertinax.save_async(path, [noise, noise], **options).result(),
+    ):
         with pytest.raises(StorageFull):
-            if verb == "save":
-                pertinax.save(
-                    path, [noise, noise], exists="replace", store=store, compression=compression
-                )
-            else:
-                pertinax.save_async(
-                    path, [noise, noise], exists="replace", store=store, compression=compression
-                ).result()
+            verb()
         assert os.listdir(tiny_disk) == ["c"]
         assert np.array_equal(pertinax.load(path), noise[: 1 << 20])
     pertinax.save(path, noise[:1000], exists="replace")

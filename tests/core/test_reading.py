@@ -120,7 +120,9 @@ def test_loaded_arrays_can_be_donated(big, mmap):
 
 @pytest.mark.parametrize("mmap", [True, False])
 def test_replicas_of_a_loaded_array_can_be_donated_and_become_different(tmp_path, mmap):
-    """Every device may write into its own replica: they must not share memory that XLA takes for its own."""
+    """Every device may write into its own replica: they must not share memory that XLA takes for
+    its own.
+    """
     host = filled((1 << 16,), "int32", 1)
     mesh = Mesh(np.array(jax.devices()), ("x",))
     path = pertinax.save(tmp_path / "c", host)

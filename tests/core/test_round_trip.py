@@ -1,4 +1,6 @@
-"""What is saved comes back: every kind of tree and leaf, through every way of saving and loading."""
+"""What is saved comes back: every kind of tree and leaf, through every way of saving and
+loading.
+"""
 
 import itertools
 

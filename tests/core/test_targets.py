@@ -1,4 +1,6 @@
-"""Loading into a target: everything must fit, all misfits are told at once, and every leniency is a choice."""
+"""Loading into a target: everything must fit, all misfits are told at once, and every leniency
+is a choice.
+"""
 
 import collections
 
@@ -194,7 +196,7 @@ def exact(value):
     if isinstance(value, np.bool_ | np.integer) or "int" in value.dtype.name:
         return int(value), 0.0
     number = float(value)
-    if number != number or number in (np.inf, -np.inf):
+    if not np.isfinite(number):
         return str(number), 0.0
     return (int(number) if number.is_integer() else number), 0.0
 

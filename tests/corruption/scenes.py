@@ -89,7 +89,9 @@ def offsets(length, limit, rng):
 
 
 def damages(store, stale, limit, seed=0):
-    """Names of mutations, each with a store that bears it. The stores are used up one after the other."""
+    """Names of mutations, each with a store that bears it. The stores are used up one after the
+    other.
+    """
     rng = random.Random(seed)
     paths, old = files(store), files(stale)
     for path in paths:

@@ -1,4 +1,6 @@
-"""Damage anywhere in a checkpoint is a typed error or harmless: never a wrong value, never anything else."""
+"""Damage anywhere in a checkpoint is a typed error or harmless: never a wrong value, never
+anything else.
+"""
 
 import os
 
@@ -86,7 +88,9 @@ def test_the_control_is_whole(save, tree, options):
 
 @pytest.mark.parametrize(("save", "tree", "options"), CASES)
 def test_every_byte_of_array_data_is_watched(save, tree, options):
-    """Where a byte of a leaf is damaged, the error names the leaf and a range that holds the byte."""
+    """Where a byte of a leaf is damaged, the error names the leaf and a range that holds the
+    byte.
+    """
     store = made(save, tree(2), **options)
     (path,) = [path for path in files(store) if "/d/" in path]
     size = len(store.find(path).content)

@@ -1,4 +1,6 @@
-"""A ledger that somebody has forged, checksum and all: a typed error or some tree, in bounded memory."""
+"""A ledger that somebody has forged, checksum and all: a typed error or some tree, in bounded
+memory.
+"""
 
 import base64
 import json
@@ -71,8 +73,9 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=4),
     st.sampled_from(
-        "jax key numpy generic bool int float complex str bytes foreign raw zstd shard shard+zstd tensorstore none "
-        "float32 bfloat16 int4 int64 >f4 datetime64[ns] object float128 threefry2x32 rbg ocdbt directory zarr zarr3 "
+        "jax key numpy generic bool int float complex str bytes foreign raw zstd shard shard+zstd "
+        "tensorstore none float32 bfloat16 int4 int64 >f4 datetime64[ns] object float128 "
+        "threefry2x32 rbg ocdbt directory zarr zarr3 "
         "../x /etc/passwd d d/ . a\0b pertinax.json _METADATA".split(" ")
     ),
 )
@@ -188,7 +191,8 @@ def spec(fields, index, **new):
         {"shape": [True], "chunk_shape": [True]},
         {"sharding": "{}"},
         {
-            "sharding": '{"sharding_type": "NamedSharding", "shape": [3], "axis_names": ["x"], "partition_spec": ["x"]}'
+            "sharding": '{"sharding_type": "NamedSharding", "shape": [3], "axis_names": ["x"], '
+            '"partition_spec": ["x"]}'
         },
     ],
     ids=str,

@@ -1,4 +1,6 @@
-"""A store that fails at its n-th call: a typed error, the old checkpoint intact, and the next save works."""
+"""A store that fails at its n-th call: a typed error, the old checkpoint intact, and the next
+save works.
+"""
 
 import errno
 import os

@@ -1,4 +1,6 @@
-"""A process that saves in a loop is killed at random moments: what is there is always one whole state."""
+"""A process that saves in a loop is killed at random moments: what is there is always one whole
+state.
+"""
 
 import os
 import random
@@ -25,7 +27,8 @@ NURSERY = textwrap.dedent(
     def save_for_ever(path, mode):
         start = pertinax.load(path, arrays="numpy")["n"] if os.path.exists(path) else 0
         for i in range(start + 1, 1 << 30):
-            tree = {"n": i, "text": str(i), "a": np.full(60_000, i), "b": jnp.full(9, i), "c": jnp.full(50_000, i)}
+            tree = {"n": i, "text": str(i), "a": np.full(60_000, i)}
+            tree |= {"b": jnp.full(9, i), "c": jnp.full(50_000, i)}
             if mode == "async":
                 pertinax.save_async(path, tree, exists="replace").result()
             else:
@@ -70,7 +73,8 @@ def test_a_killed_process_leaves_one_whole_state(tmp_path, mode):
         said = next_number(nursery)
         for _ in range(rng.randrange(4)):
             said = next_number(nursery)
-        # Not by the clock: the child is somewhere in its next save. A few empty turns vary the place.
+        # Not by the clock: the child is somewhere in its next save. A few empty turns vary the
+        # place.
         for _ in range(rng.randrange(400_000)):
             pass
         os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""The tree of errors: each is ours and the builtin that people already catch; each survives pickling."""
+"""The tree of errors: each is ours and the builtin that people already catch; each survives
+pickling.
+"""
 
 import inspect
 import pickle

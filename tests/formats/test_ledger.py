@@ -134,7 +134,7 @@ def test_chunks_that_do_not_add_up_are_refused():
         column("file", put(1, 1)),
         column("file", put(1, -1)),
         column("offset", put(1, -8)),
-        column("offset", put(1, 1 << 61)),
+        column("offset", put(1, 1 << 62)),
         column("offset", put(2, int(chunks.offset[1]))),
         column("length", put(1, 127)),
         column("length", put(1, 1 << 61)),

@@ -192,7 +192,7 @@ def test_orbax_restores_into_a_target_of_its_own(tmp_path):
         restored = reader.restore(path, target)
     assert restored["w"].sharding == sharding
     assert type(restored["opt"]) is Pair
-    assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), tree, restored))
+    assert jax.tree.all(jax.tree.map(np.array_equal, tree, restored))
 
 
 def test_a_keys_array_comes_back_as_keys(tmp_path):

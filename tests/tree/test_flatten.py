@@ -1,4 +1,6 @@
-"""Trees are taken apart and put together again, all of them, in the order in which they were built."""
+"""Trees are taken apart and put together again, all of them, in the order in which they were
+built.
+"""
 
 import collections
 import dataclasses

@@ -1,7 +1,8 @@
-"""Trees to try a checkpoint with: hypothesis strategies for leaves and containers, and an exact comparison.
+"""Trees to try a checkpoint with: hypothesis strategies for leaves and containers, and an exact
+comparison.
 
-Knows every kind of leaf and node that plain Python can rebuild, and what "the same" means for them. Knows nothing of
-checkpoints. Needs `hypothesis`, which `pertinax` itself does not.
+Knows every kind of leaf and node that plain Python can rebuild, and what "the same" means for
+them. Knows nothing of checkpoints. Needs `hypothesis`, which `pertinax` itself does not.
 
     @given(trees())
     def test_my_storage_keeps_trees(tree):
@@ -20,12 +21,14 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 PLAIN_DTYPES: Final = tuple(
-    "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64 complex64 complex128".split()
+    "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 "
+    "float16 float32 float64 complex64 complex128".split()
 )
 EXTENSION_DTYPES: Final = tuple(
     name
     for name in (
-        "bfloat16 float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
+        "bfloat16 float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz "
+        "float8_e5m2 float8_e5m2fnuz "
         "float8_e8m0fnu float6_e2m3fn float6_e3m2fn float4_e2m1fn int1 int2 int4 uint1 uint2 uint4"
     ).split()
     if hasattr(ml_dtypes, name)
@@ -74,7 +77,9 @@ def dtype_of(name: str) -> "np.dtype[Any]":
 
 
 def filled(shape: tuple[int, ...], dtype: str, seed: int) -> "np.ndarray[Any, Any]":
-    """An array whose bytes are random, within what the dtype may hold; NaNs of all kinds are among them."""
+    """An array whose bytes are random, within what the dtype may hold; NaNs of all kinds are
+    among them.
+    """
     kind = dtype_of(dtype)
     rng = np.random.default_rng(seed)
     size = int(np.prod(shape, dtype=np.int64))
@@ -178,7 +183,9 @@ def trees(
     *,
     max_leaves: int = 12,
 ) -> st.SearchStrategy[Any]:
-    """Trees of all containers that plain Python can rebuild; None and empty containers are among them."""
+    """Trees of all containers that plain Python can rebuild; None and empty containers are among
+    them.
+    """
     keys = dict_keys() if key is None else key
     ends = st.none() | (leaves() if leaf is None else leaf)
 
@@ -198,7 +205,9 @@ def trees(
 
 @st.composite
 def shardings(draw: st.DrawFn, shape: tuple[int, ...]) -> Sharding:
-    """Shardings of an array of `shape` over one or more local devices, replicated along what is left."""
+    """Shardings of an array of `shape` over one or more local devices, replicated along what is
+    left.
+    """
     devices = jax.devices()
     count = draw(st.integers(1, len(devices)))
     chosen = draw(st.permutations(devices))[:count]
@@ -234,7 +243,9 @@ def _factorings(count: int) -> list[tuple[int, ...]]:
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
-    """Where two trees differ: types, keys, order of keys, dtypes, shapes, and every bit of every leaf."""
+    """Where two trees differ: types, keys, order of keys, dtypes, shapes, and every bit of every
+    leaf.
+    """
     return list(_differ(wanted, found, path or "."))
 
 
@@ -293,6 +304,7 @@ def _differ_numpy(
     wanted: "np.ndarray[Any, Any]", found: "np.ndarray[Any, Any]", path: str
 ) -> Iterator[str]:
     if (wanted.dtype, wanted.shape) != (found.dtype, found.shape):
-        yield f"{path}: {found.dtype}{list(found.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
+        theirs, ours = (f"{x.dtype}{list(x.shape)}" for x in (found, wanted))
+        yield f"{path}: {theirs} instead of {ours}"
     elif wanted.tobytes() != found.tobytes():
         yield f"{path}: other elements of {wanted.dtype}{list(wanted.shape)}"

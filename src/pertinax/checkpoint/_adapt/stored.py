@@ -60,7 +60,7 @@ class StoredTree:
             count += is_leaf
 
     def nest(self, values: Sequence[Any]) -> Any:
-        """Dicts and lists with one of `values` for each leaf; empty containers as the API has them."""
+        """Dicts and lists with one of `values` for each leaf; empty containers as usual."""
         at_slots = [
             empty_value(name.node) if slot is None else values[slot]
             for name, slot in zip(self.names, self.slots, strict=True)
@@ -201,7 +201,7 @@ def _restore_flat(
 
 
 def args_of(tree: Any, restore_args: Any) -> list[RestoreArgs]:
-    """The restore args for each leaf of `tree`; whatever else stands there counts as the default."""
+    """The restore args for each leaf of `tree`; whatever else stands there means the default."""
     found = align(tree, restore_args, "restore_args")
     return [args if isinstance(args, RestoreArgs) else RestoreArgs() for args in found]
 
@@ -220,7 +220,7 @@ class _Pairing:
         self._absent: list[Path] = []
 
     def take(self, path: Path) -> int | None:
-        """The position of the stored leaf or empty container at `path`, None if there is neither."""
+        """The position of the stored leaf or empty container at `path`, None if it is not there."""
         text = text_path(path)
         for table, key in (
             (self._plain, exact_path(path)),

@@ -35,7 +35,7 @@ class StorageMetadata:
 
 @dataclasses.dataclass(eq=False)
 class ArrayMetadata(Metadata):
-    """An array. Two are equal if shape, layout, dtype and storage are; name and place do not count."""
+    """An array. Two are equal if shape, layout, dtype and storage are, wherever they lie."""
 
     shape: tuple[int, ...]
     sharding: ShardingMetadata | None
