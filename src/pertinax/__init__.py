@@ -33,6 +33,16 @@ __all__ = [
     "verify",
 ]
 
-for _public in (Description, Manager, Pending, Verification, describe, load, save, save_async, verify):
+for _public in (
+    Description,
+    Manager,
+    Pending,
+    Verification,
+    describe,
+    load,
+    save,
+    save_async,
+    verify,
+):
     _public.__module__ = __name__  # tracebacks, pickles and help() show where people find them
 del _public

@@ -1,6 +1,7 @@
 """What can go wrong, and the one tree that all of it hangs on.
 
-Every error of this library descends from `PertinaxError` and from the builtin that people already catch:
+Every error of this library descends from `PertinaxError` and from the builtin that people already
+catch:
 
     PertinaxError
     ├── CheckpointExists(FileExistsError)        the target is taken and `exists="error"`
@@ -110,7 +111,9 @@ class Misfit:
 
 @final
 class RestoreMismatch(PertinaxError, ValueError):
-    """The checkpoint and the target differ; `misfits` lists every leaf that does, not just the first."""
+    """The checkpoint and the target differ; `misfits` lists every leaf that does, not just the
+    first.
+    """
 
     def __init__(self, checkpoint: str, misfits: Sequence[Misfit], leaf_count: int) -> None:
         self.checkpoint = checkpoint
@@ -123,7 +126,8 @@ class RestoreMismatch(PertinaxError, ValueError):
             f"{len(self.misfits)} of {leaf_count} leaves do not fit the checkpoint at {checkpoint}"
         ]
         lines += [
-            f"  {m.path:<{width}}  stored {m.stored:<{stored}}  target {m.target:<{target}}  -> {m.hint}"
+            f"  {m.path:<{width}}  stored {m.stored:<{stored}}  target {m.target:<{target}}  -> "
+            f"{m.hint}"
             for m in self.misfits
         ]
         super().__init__("\n".join(lines))
@@ -154,7 +158,9 @@ class SnapshotChanged(PertinaxError, RuntimeError):
 
 @final
 class SaveFailed(PertinaxError, RuntimeError):
-    """A save in the background failed and nobody asked for its result; `__cause__` is the reason."""
+    """A save in the background failed and nobody asked for its result; `__cause__` is the
+    reason.
+    """
 
 
 class StorageError(PertinaxError, OSError):

@@ -14,7 +14,7 @@ from pertinax._store.memory import MemoryStore
 from pertinax.errors import SnapshotChanged
 from pertinax.testing.trees import differences
 
-LARGE = 1 << 17  # elements: enough to be held, not packed
+LARGE = 1 << 15  # elements: enough to be held, not packed
 
 
 class GatedStore:
@@ -82,6 +82,7 @@ def plain_copy(leaf):
     return leaf.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", ["hold", "copy"])
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_happens_to_the_leaves_the_old_values_are_stored(seed, snapshot):

@@ -58,6 +58,7 @@ def check(words, store, tree):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize(("save", "tree", "options"), CASES)
 def test_every_kind_of_damage_to_every_file(save, tree, options, part):

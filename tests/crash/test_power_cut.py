@@ -42,6 +42,7 @@ def spread(before, program, exchange, part):
     return range(index, count(before, program, exchange=exchange), parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [(i, 4) for i in range(4)], ids=lambda part: f"part{part[0]}")
 @pytest.mark.parametrize(("old", "program", "exchange"), CASES)
 def test_after_a_cut_anywhere_the_old_tree_or_the_new_one_is_there(old, program, exchange, part):

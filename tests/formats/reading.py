@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 
-from pertinax._formats.manifest import Manifest
-from pertinax._formats.manifest import INLINE_FILE
+from pertinax._formats.manifest import INLINE_FILE, Manifest
 from pertinax._formats.zarr.codecs import decode_chunk
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore

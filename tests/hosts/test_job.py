@@ -1,4 +1,4 @@
-"""A job of several processes is refused before anything is written, and one of one process is not."""
+"""A job of several processes is refused before anything is written; one of one process is not."""
 
 import socket
 import subprocess

@@ -1,12 +1,12 @@
 """Chunk bytes: the stored bytes of chunks, each read once and compared with its checksums.
 
-Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a store well: local
-files are mapped, so that an array may be the file's own pages; others are read in coalesced ranges. Knows nothing of
+Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a
+store well: local files are mapped, so that an array may be the file's own pages; others are read in
+    coalesced ranges. Knows nothing of
 elements or boxes.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,9 @@ class ChunkBytes:
             return self.damage(rows[:middle]) + self.damage(rows[middle:])
         return []
 
-    def corrupt(self, row: int, reason: str, start: int = 0, length: int | None = None) -> CorruptCheckpoint:
+    def corrupt(
+        self, row: int, reason: str, start: int = 0, length: int | None = None
+    ) -> CorruptCheckpoint:
         """An error that says where `length` bytes from byte `start` of a chunk are."""
         chunks = self._manifest.chunks
         begin = self._offset[row] + start
@@ -98,7 +100,8 @@ class ChunkBytes:
     def _ranges(self, rows: Sequence[int]) -> Iterable[tuple[list[int], int, int, int]]:
         """Rows grouped into ranges of one file: close neighbours together, up to a segment.
 
-        Bytes between neighbours are read in vain, so a range bridges alignment and at most a 32nd of what is wanted.
+        Bytes between neighbours are read in vain, so a range bridges alignment and at most a 32nd
+        of what is wanted.
         """
         chunks = self._manifest.chunks
         picked = np.asarray(rows, np.int64)
@@ -180,7 +183,10 @@ class _Files:
         reader = self._reader(file)
         if stop > reader.length:
             raise CorruptCheckpoint(
-                f"the file ends at byte {reader.length}", file=self._names[file], start=start, stop=stop
+                f"the file ends at byte {reader.length}",
+                file=self._names[file],
+                start=start,
+                stop=stop,
             )
         return reader
 
@@ -211,5 +217,3 @@ class _Files:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
-
-

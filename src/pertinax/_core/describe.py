@@ -23,7 +23,9 @@ _SHOWN_LEAVES = 40
 
 @dataclass(frozen=True, slots=True)
 class LeafInfo:
-    """One leaf: `path` as text, what it is, its dtype and shape, `nbytes` of its elements, and its saved layout."""
+    """One leaf: `path` as text, what it is, its dtype and shape, `nbytes` of its elements, and its
+    saved layout.
+    """
 
     path: str
     kind: str
@@ -46,7 +48,8 @@ class Description:
         saved_at: when the save began, if that is known.
         writer: who wrote it, if that is known.
         items: names of the items of a step; empty for a single tree.
-        as_dicts: nodes that a load without a target gives back as dicts, with the type that they had.
+        as_dicts: nodes that a load without a target gives back as dicts, with the type that they
+            had.
     """
 
     path: str
@@ -64,7 +67,11 @@ class Description:
         return self.format == "pertinax"
 
     def __str__(self) -> str:
-        checked = "every byte is checked on load" if self.verified else "unverified: Orbax keeps no checksums"
+        checked = (
+            "every byte is checked on load"
+            if self.verified
+            else "unverified: Orbax keeps no checksums"
+        )
         lines = [f"{self.path}", f"  {self.format}, {checked}"]
         if self.saved_at is not None:
             lines.append(f"  saved {self.saved_at:%Y-%m-%d %H:%M:%S} UTC by {self.writer}")
@@ -73,7 +80,8 @@ class Description:
         lines.append(f"  {len(self.leaves)} leaves, {bytes_text(self.nbytes)}")
         lines += _table(self.leaves)
         lines += [
-            f"  without a target, {path} comes back as a dict (it was a {name})" for path, name in self.as_dicts
+            f"  without a target, {path} comes back as a dict (it was a {name})"
+            for path, name in self.as_dicts
         ]
         return "\n".join(lines)
 
@@ -82,7 +90,10 @@ def _table(leaves: Sequence[LeafInfo]) -> list[str]:
     shown = leaves if len(leaves) <= _SHOWN_LEAVES else leaves[: _SHOWN_LEAVES - 1]
     width = max((len(leaf.path) for leaf in shown), default=0)
     kind = max((len(leaf.text) for leaf in shown), default=0)
-    lines = [f"    {leaf.path:<{width}}  {leaf.text:<{kind}}  {bytes_text(leaf.nbytes):>9}" for leaf in shown]
+    lines = [
+        f"    {leaf.path:<{width}}  {leaf.text:<{kind}}  {bytes_text(leaf.nbytes):>9}"
+        for leaf in shown
+    ]
     if len(shown) < len(leaves):
         lines.append(f"    ... and {len(leaves) - len(shown)} more")
     return lines
@@ -91,7 +102,8 @@ def _table(leaves: Sequence[LeafInfo]) -> list[str]:
 def describe(path: PathLike, *, item: str | None = None, store: Store | None = None) -> Description:
     """What is in the checkpoint at `path`: leaves, types, shapes, sizes. Reads no array bytes.
 
-    Raises `CheckpointNotFound`, `NotACheckpoint`, `UnfinishedCheckpoint`, `NewerFormat`, `CorruptCheckpoint`.
+    Raises `CheckpointNotFound`, `NotACheckpoint`, `UnfinishedCheckpoint`, `NewerFormat`,
+    `CorruptCheckpoint`.
 
     >>> print(pertinax.describe("runs/first"))
     """
@@ -135,7 +147,13 @@ def _leaf_info(leaf: StoredLeaf, position: int, manifest: Manifest) -> LeafInfo:
     else:
         nbytes = 0
     return LeafInfo(
-        path_text(leaf.path), leaf.kind, leaf.dtype, visible_shape(leaf), nbytes, leaf.sharding, stored_text(leaf)
+        path_text(leaf.path),
+        leaf.kind,
+        leaf.dtype,
+        visible_shape(leaf),
+        nbytes,
+        leaf.sharding,
+        stored_text(leaf),
     )
 
 

@@ -1,6 +1,7 @@
 """Fetching: regions of stored leaves become host arrays, every chunk fetched and decoded once.
 
-Knows leaves, boxes, chunks and codecs by way of the manifest. Knows nothing of devices, and of files only what
+Knows leaves, boxes, chunks and codecs by way of the manifest. Knows nothing of devices, and of
+files only what
 `chunk_bytes` gives it.
 """
 
@@ -32,16 +33,22 @@ class Request(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A request with the chunks that it touches: row in the chunk table, and the chunk's own box."""
+    """A request with the chunks that it touches: row in the chunk table, and the chunk's own
+    box.
+    """
 
     request: Request
     chunks: list[tuple[int, Box]]
 
 
 class Fetcher:
-    """Reads one item of a checkpoint. Use as a context manager; arrays stay good after it is closed."""
+    """Reads one item of a checkpoint. Use as a context manager; arrays stay good after it is
+    closed.
+    """
 
-    def __init__(self, store: Store, item: str, manifest: Manifest, *, use_map: bool, threads: int) -> None:
+    def __init__(
+        self, store: Store, item: str, manifest: Manifest, *, use_map: bool, threads: int
+    ) -> None:
         self._manifest = manifest
         self._item = item
         self._workers = Workers(threads, "pertinax-read")
@@ -67,9 +74,13 @@ class Fetcher:
         jobs = [_Job(request, self._chunks_of(request)) for request in requests]
         owners = {row: job.request.leaf for job in jobs for row, _ in job.chunks}
         stored = self._bytes.load(sorted(owners))
-        encoded = [row for row, leaf in owners.items() if self._manifest.leaves[leaf].codec != "raw"]
+        encoded = [
+            row for row, leaf in owners.items() if self._manifest.leaves[leaf].codec != "raw"
+        ]
         if encoded:
-            decoded = self._workers.map(lambda row: self._decode(row, owners[row], stored[row]), encoded)
+            decoded = self._workers.map(
+                lambda row: self._decode(row, owners[row], stored[row]), encoded
+            )
             stored.update(zip(encoded, decoded, strict=True))
         patched = sum(job.request.box.size for job in jobs if len(job.chunks) > 1)
         spread = self._workers.map if patched > SEGMENT_BYTES else map
@@ -86,7 +97,9 @@ class Fetcher:
         first, end = self._first_row[request.leaf : request.leaf + 2]
         if leaf.chunk_shape == leaf.shape and end > first:
             # All of the only chunk, as in most requests: `_assemble` knows it by the same box.
-            return [(first, request.box if request.box.shape == leaf.shape else Box.whole(leaf.shape))]
+            return [
+                (first, request.box if request.box.shape == leaf.shape else Box.whole(leaf.shape))
+            ]
         grid = grid_shape(leaf.shape, leaf.chunk_shape)
         touched = chunks_touching(request.box, leaf.chunk_shape)
         boxes = [(ordinal_of(i, grid), chunk_box(i, leaf.chunk_shape, leaf.shape)) for i in touched]

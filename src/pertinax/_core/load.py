@@ -26,8 +26,8 @@ from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Box, Shape
 from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
-from pertinax._tree.quiet import collector_paused
 from pertinax._tree.paths import path_text
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import ABSENT, node_at, rebuild, refill
 from pertinax._tree.select import select_paths
 from pertinax._tree.skeleton import Node, leaf_paths
@@ -52,27 +52,31 @@ def load(
 ) -> PyTree:
     """Read the checkpoint at `path`; every byte that is returned has been verified.
 
-    Without a target the tree comes back exactly as it was saved, container and key types included; nodes that only
-    their own library can make (custom pytree nodes) come back as dicts, and `describe` lists them. Arrays come to the
-    default device; no device or sharding of the saving program is needed.
+    Without a target the tree comes back exactly as it was saved, container and key types included;
+    nodes that only their own library can make (custom pytree nodes) come back as dicts, and
+    `describe` lists them. Arrays come to the default device; no device or sharding of the saving
+    program is needed.
 
-    With a target (arrays, `jax.ShapeDtypeStruct`s, numpy arrays, plain values; `...` for whatever is stored) the result
-    has its structure, types and shardings, on any number of devices. Everything must fit, and all misfits are listed in
-    one error, unless you choose otherwise:
+    With a target (arrays, `jax.ShapeDtypeStruct`s, numpy arrays, plain values; `...` for whatever
+    is stored) the result has its structure, types and shardings, on any number of devices.
+    Everything must fit, and all misfits are listed in one error, unless you choose otherwise:
 
     Args:
         path: what was saved there; also checkpoints of Orbax, which cannot be verified.
         target: the tree to restore into; its leaves are not changed.
-        select: glob or globs of leaves to read (`"params/**"`); only their bytes are read. Other leaves are left out,
-            or, with a target, stay as they are in it.
+        select: glob or globs of leaves to read (`"params/**"`); only their bytes are read. Other
+            leaves are left out, or, with a target, stay as they are in it.
         missing: target leaves that are not stored: `"error"` or `"keep"` yours.
         extra: stored leaves that the target lacks: `"error"` or `"ignore"`.
-        cast: differing dtypes: `"error"`, `"lossless"` (convert if every value survives) or `"lossy"`.
-        shapes: differing shapes: `"error"`, `"cut"` at the end, `"pad"` with zeros, or both: `"fit"`.
-        sharding: without a target: one for all arrays, or `"stored"` for the saved layout where the devices exist.
+        cast: differing dtypes: `"error"`, `"lossless"` (convert if every value survives) or
+            `"lossy"`.
+        shapes: differing shapes: `"error"`, `"cut"` at the end, `"pad"` with zeros, or both:
+            `"fit"`.
+        sharding: without a target: one for all arrays, or `"stored"` for the saved layout where the
+            devices exist.
         arrays: without a target: `"jax"`, or `"numpy"` for numpy instead of `jax.Array`.
-        mmap: use the pages of local files as they are where possible. They stay good when the checkpoint is deleted.
-            False reads into memory.
+        mmap: use the pages of local files as they are where possible. They stay good when the
+            checkpoint is deleted. False reads into memory.
         item: which tree of a step, if there are several.
         store: where to read, if not this machine's files.
 
@@ -83,7 +87,9 @@ def load(
     """
     options = LoadOptions(missing, extra, cast, shapes, mmap, arrays)
     if target is not None and sharding is not None:
-        raise InvalidOption("sharding= is for loads without a target: give the target's leaves their shardings")
+        raise InvalidOption(
+            "sharding= is for loads without a target: give the target's leaves their shardings"
+        )
 
     def read() -> PyTree:
         opened = open_checkpoint(path, item, store)
@@ -134,7 +140,8 @@ def _own_wish(leaf: StoredLeaf, sharding: Any, options: LoadOptions) -> Wish:
     """What a leaf becomes when nobody asks for anything special."""
     if leaf.kind == "foreign":
         raise UnsupportedLeaf(
-            f"leaf {leaf.name!r} was written by a type handler of its own program: only that can read it"
+            f"leaf {leaf.name!r} was written by a type handler of its own program: only that can "
+            "read it"
         )
     if leaf.kind == "jax" and options.arrays == "numpy":
         return Wish("numpy", leaf.dtype, leaf.shape)
@@ -142,7 +149,9 @@ def _own_wish(leaf: StoredLeaf, sharding: Any, options: LoadOptions) -> Wish:
     if sharding == "stored":
         where = sharding_from_text(leaf.sharding) if leaf.sharding is not None else None
     elif sharding is not None and not isinstance(sharding, Sharding):
-        raise InvalidOption(f"sharding={sharding!r} means nothing: give a jax.sharding.Sharding or \"stored\"")
+        raise InvalidOption(
+            f'sharding={sharding!r} means nothing: give a jax.sharding.Sharding or "stored"'
+        )
     if leaf.kind == "jax":
         return Wish("jax", leaf.dtype, leaf.shape, where)
     if leaf.kind == "key":
@@ -175,13 +184,23 @@ def _load_into(
     paths = [flat.paths[i] for i in picked]
     reader = WishReader()
     wishes = [reader.wish_of(flat.leaves[i], flat.paths[i]) for i in picked]
-    keepable = [not isinstance(flat.leaves[i], jax.ShapeDtypeStruct) and flat.leaves[i] is not ... for i in picked]
+    keepable = [
+        not isinstance(flat.leaves[i], jax.ShapeDtypeStruct) and flat.leaves[i] is not ...
+        for i in picked
+    ]
     if select is not None:
         options = _without_extras(options)
     pairing = pair(leaves, paths, wishes, keepable=keepable, options=options)
     _refuse(opened, pairing.misfits, pairing.leaf_count)
-    wanted = [(i, s, wish) for i, s, wish in zip(picked, pairing.stored, wishes, strict=True) if s is not None]
-    orders = [Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w) for _, s, w in wanted]
+    wanted = [
+        (i, s, wish)
+        for i, s, wish in zip(picked, pairing.stored, wishes, strict=True)
+        if s is not None
+    ]
+    orders = [
+        Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w)
+        for _, s, w in wanted
+    ]
     out = list(flat.leaves)
     for (i, _, _), value in zip(wanted, carry_out(opened, orders, options), strict=True):
         out[i] = value
@@ -256,7 +275,9 @@ def _groups(
         yield group
 
 
-def _fetch_group(orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher) -> list[Any]:
+def _fetch_group(
+    orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher
+) -> list[Any]:
     wanted = BoxesWanted()
     requests: list[Request] = []
     shapes: list[tuple[Shape, tuple[Box, ...]]] = []
@@ -265,7 +286,10 @@ def _fetch_group(orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher:
         shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
         boxes = wanted.of(wish, shape)
         shapes.append((shape, boxes))
-        requests += [Request(order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape)) for box in boxes]
+        requests += [
+            Request(order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape))
+            for box in boxes
+        ]
     fetched = iter(fetcher.fetch(requests))
     return place(
         [
@@ -290,7 +314,9 @@ def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDAr
     """Stored elements in the dtype and shape that the reader wants."""
     array = view_as(array, numpy_dtype(leaf.dtype))
     if wish.kind == "int" and family(leaf.dtype) == "float" and not np.isfinite(array).all():
-        raise UnsupportedLeaf(f"leaf {path_text(leaf.path)!r} is {array.item()}, and no int can be: give a float")
+        raise UnsupportedLeaf(
+            f"leaf {path_text(leaf.path)!r} is {array.item()}, and no int can be: give a float"
+        )
     if wish.dtype is not None and wish.dtype != leaf.dtype:
         array = cast_array(array, wish.dtype)
     if array.shape == box.shape:
@@ -300,5 +326,3 @@ def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDAr
     if common.size:
         out[common.relative_to(box.start).slices] = array
     return out
-
-

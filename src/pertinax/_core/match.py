@@ -1,7 +1,7 @@
 """Matching: which stored leaf becomes which leaf of the target, and why not.
 
-Knows paths, kinds, dtypes and shapes on both sides. Knows nothing of bytes. Strict unless told otherwise; all misfits
-are found before the first one is reported.
+Knows paths, kinds, dtypes and shapes on both sides. Knows nothing of bytes. Strict unless told
+otherwise; all misfits are found before the first one is reported.
 """
 
 import difflib
@@ -23,8 +23,9 @@ _SCALARS = ("bool", "int", "float", "complex")
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """`stored[i]` is the position of the stored leaf for the i-th leaf of the target, None where the
-    target's stays. `leaf_count` counts the leaves that were looked at, on either side."""
+    """`stored[i]` is the position of the stored leaf for the i-th leaf of the target, None where
+    the target's stays. `leaf_count` counts the leaves that were looked at, on either side.
+    """
 
     stored: list[int | None]
     misfits: list[Misfit]
@@ -36,10 +37,11 @@ _MAX_HINTS = 20
 
 
 def _partners(leaves: Sequence[StoredLeaf], paths: Sequence[Path]) -> list[int | None]:
-    """The stored leaf of each path: the one with the very keys, else the only one with the same keys as text.
+    """The stored leaf of each path: the one with the very keys, else the only one with the same
+    keys as text.
 
-    Orbax keeps no more than text of the keys, and a list may be stored where the target has a dict. No stored leaf is
-    used twice.
+    Orbax keeps no more than text of the keys, and a list may be stored where the target has a dict.
+    No stored leaf is used twice.
     """
     exact = {exact_path(leaf.path): i for i, leaf in enumerate(leaves)}
     found = [exact.get(exact_path(path)) for path in paths]
@@ -52,7 +54,10 @@ def _partners(leaves: Sequence[StoredLeaf], paths: Sequence[Path]) -> list[int |
             text = text_path(leaf.path)
             texts[text] = None if text in texts else i
     # `pop`: the first target leaf takes it.
-    return [texts.pop(text_path(path), None) if i is None else i for i, path in zip(found, paths, strict=True)]
+    return [
+        texts.pop(text_path(path), None) if i is None else i
+        for i, path in zip(found, paths, strict=True)
+    ]
 
 
 def pair(
@@ -63,7 +68,9 @@ def pair(
     keepable: Sequence[bool],
     options: LoadOptions,
 ) -> Pairing:
-    """Find the stored leaf for every leaf of the target. `keepable[i]`: the target's own leaf is a value, not a shape."""
+    """Find the stored leaf for every leaf of the target. `keepable[i]`: the target's own leaf is a
+    value, not a shape.
+    """
     stored = _partners(leaves, paths)
     used = {i for i in stored if i is not None}
     unused = [leaf for i, leaf in enumerate(leaves) if i not in used]
@@ -113,15 +120,18 @@ def fit(leaf: StoredLeaf, wish: Wish, path: Path, options: LoadOptions) -> Misfi
     """Why a stored leaf cannot become what is wished, or None if it can."""
     reasons = [_kind_misfit(leaf, wish)]
     if reasons == [None]:
-        reasons = [_dtype_misfit(leaf, wish, options), _shape_misfit(leaf, wish, options) or _layout_misfit(leaf, wish)]
+        reasons = [
+            _dtype_misfit(leaf, wish, options),
+            _shape_misfit(leaf, wish, options) or _layout_misfit(leaf, wish),
+        ]
     hint = "; ".join(reason for reason in reasons if reason is not None)
     return Misfit(path_text(path), stored_text(leaf), wish_text(wish), hint) if hint else None
 
 
 def _kind_misfit(leaf: StoredLeaf, wish: Wish) -> str | None:
-    if wish.kind == "any" or wish.kind == leaf.kind:
+    if wish.kind in ("any", leaf.kind):
         if wish.kind == "key" and wish.impl not in (None, leaf.impl):
-            return f"keys of {leaf.impl} mean nothing to {wish.impl}: make the target with the same implementation"
+            return f"keys of {leaf.impl} mean nothing to {wish.impl}: make the target with that one"
         return None
     if leaf.kind in _NUMBERS and wish.kind in _NUMBERS and leaf.codec != "none":
         return None
@@ -138,13 +148,13 @@ def _dtype_misfit(leaf: StoredLeaf, wish: Wish, options: LoadOptions) -> str | N
             return f"{leaf.dtype} is no {wish.kind}: give an array, or ... for whatever is stored"
         return None if options.cast == "lossy" else 'cast="lossy" converts it'
     wanted = wish.dtype if wish.dtype is not None else leaf.dtype
-    if wish.kind in ("jax", "any") and leaf.kind == "jax" or wish.kind == "jax":
-        if narrowed_by_jax(wanted):
-            return 'JAX would cut it to 32 bits: set jax_enable_x64, or load with arrays="numpy"'
+    placed = wish.kind == "jax" or (wish.kind == "any" and leaf.kind == "jax")
+    if placed and narrowed_by_jax(wanted):
+        return 'JAX would cut it to 32 bits: set jax_enable_x64, or load with arrays="numpy"'
     if wish.dtype is None or wish.dtype == leaf.dtype or options.cast == "lossy":
         return None
     if leaf.kind in _SCALARS and wish.kind == "jax":
-        return f"it was saved as a Python {leaf.kind}: give the target one, or ... for whatever is stored"
+        return f'give the target a Python {leaf.kind}, as it was saved; or cast="lossy" converts it'
     if is_lossless(leaf.dtype, wish.dtype):
         return None if options.cast == "lossless" else 'cast="lossless" converts it'
     return 'cast="lossy" converts it and may lose digits'

@@ -1,6 +1,7 @@
 """Opening: from a path to the manifest of what lies there.
 
-Knows how checkpoints are told apart and which files vouch for which. Knows nothing of arrays or of targets.
+Knows how checkpoints are told apart and which files vouch for which. Knows nothing of arrays or of
+targets.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What lies at a path: `directory` is where (it differs from `path` while a replacement is interrupted)."""
+    """What lies at a path: `directory` is where (it differs from `path` while a replacement is
+    interrupted).
+    """
 
     store: Store
     path: str
@@ -57,12 +60,18 @@ def _is_good(result: object) -> bool:  # noqa: ARG001 - whatever was read withou
 
 
 def read_settled(
-    path: PathLike, store: Store | None, read: Callable[[], T], *, is_good: Callable[[T], bool] = _is_good
+    path: PathLike,
+    store: Store | None,
+    read: Callable[[], T],
+    *,
+    is_good: Callable[[T], bool] = _is_good,
 ) -> T:
-    """What `read` returns. Where another process replaces the checkpoint while it is read, it is read again.
+    """What `read` returns. Where another process replaces the checkpoint while it is read, it is
+    read again.
 
-    A reader opens several files by name, and a replacement in between leads it from the old checkpoint into the new one.
-    What is missing then is not lost. Raises what `read` does; other errors of the disk become `StorageError`.
+    A reader opens several files by name, and a replacement in between leads it from the old
+    checkpoint into the new one. What is missing then is not lost. Raises what `read` does; other
+    errors of the disk become `StorageError`.
     """
     where, text = locate(path, store)
     with storage_errors("read the checkpoint", text, names_too=True):
@@ -75,14 +84,18 @@ def read_settled(
                     continue
                 if isinstance(error, PertinaxError):
                     raise
-                raise CheckpointNotFound(f"the checkpoint, or a part of it, is gone: {error.filename}") from error
+                raise CheckpointNotFound(
+                    f"the checkpoint, or a part of it, is gone: {error.filename}"
+                ) from error
             if not left or is_good(result) or _state(where, text) == before:
                 return result
     raise AssertionError("the last try returns or raises")
 
 
 def _state(store: Store, path: str) -> object:
-    """Different for each save to `path`: when its directory was filled, and the random names of its data files."""
+    """Different for each save to `path`: when its directory was filled, and the random names of its
+    data files.
+    """
     directory = find_visible(store, path)
     found = None if directory is None else store.stat(directory)
     if directory is None or found is None:
@@ -105,7 +118,8 @@ def find(path: PathLike, store: Store | None = None) -> Found:
         raise CheckpointNotFound(f"there is no checkpoint at {text}")
     if detected.kind == "unfinished":
         raise UnfinishedCheckpoint(
-            f"{text} belongs to a save that was never published: it may lack anything. Load a finished one beside it"
+            f"{text} belongs to a save that was never published: it may lack anything. Load a "
+            "finished one beside it"
         )
     if detected.kind == "other":
         raise NotACheckpoint(f"{text} is no checkpoint: it {detected.reason}")
@@ -120,14 +134,16 @@ def detect_aside(store: Store, directory: str) -> Detected:
 def open_checkpoint(path: PathLike, item: str | None = None, store: Store | None = None) -> Opened:
     """Open the tree at a path: the checkpoint itself, or one item of a step.
 
-    Raises, beside what `find` does, `CorruptCheckpoint`, `NewerFormat`, and `InvalidOption` if `item` is not there or
-    there are several and none is named.
+    Raises, beside what `find` does, `CorruptCheckpoint`, `NewerFormat`, and `InvalidOption` if
+    `item` is not there or there are several and none is named.
     """
     found = find(path, store)
     if found.detected.kind != "step":
         if item is not None:
             raise InvalidOption(f"{found.path} is a single tree and has no item {item!r}")
-        return open_item(found.store, found.path, found.directory, found.detected.kind == "pertinax")
+        return open_item(
+            found.store, found.path, found.directory, found.detected.kind == "pertinax"
+        )
     name = _choose(found, item)
     kind = dict(found.detected.items)[name]
     directory = f"{found.directory}/{name}"
@@ -143,7 +159,8 @@ def _choose(found: Found, item: str | None) -> str:
             others = [name for name, kind in found.detected.items if kind == "other"]
             hint = f" ({', '.join(others)} hold no arrays)" if others else ""
             raise InvalidOption(
-                f"{found.path} has no tree called {item!r}: there is {', '.join(trees) or 'none'}{hint}"
+                f"{found.path} has no tree called {item!r}: there is "
+                f"{', '.join(trees) or 'none'}{hint}"
             )
         return item
     if len(trees) == 1:
@@ -157,11 +174,15 @@ def _choose(found: Found, item: str | None) -> str:
 
 
 def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
-    """Open the item in `directory`; `ours`: it has a ledger, which is what its bytes are checked with."""
+    """Open the item in `directory`; `ours`: it has a ledger, which is what its bytes are checked
+    with.
+    """
     if ours:
         manifest = decode_ledger(read_file(store, directory, LEDGER_FILE))
         if "items" in manifest.facts:
-            raise CorruptCheckpoint("the ledger of a step stands where that of an item should", file=LEDGER_FILE)
+            raise CorruptCheckpoint(
+                "the ledger of a step stands where that of an item should", file=LEDGER_FILE
+            )
         return Opened(store, path, directory, manifest)
     return Opened(store, path, directory, read_foreign(store, directory))
 
@@ -197,7 +218,10 @@ def check_step(found: Found, name: str) -> None:
         if record.name == name:
             check_file(found.store, found.directory, record)
             return
-    if name.endswith(f"/{LEDGER_FILE}") and found.store.stat(f"{found.directory}/{name}") is not None:
+    if (
+        name.endswith(f"/{LEDGER_FILE}")
+        and found.store.stat(f"{found.directory}/{name}") is not None
+    ):
         raise CorruptCheckpoint(f"it does not vouch for {name!r}, which is there", file=LEDGER_FILE)
 
 
@@ -206,11 +230,17 @@ def check_file(store: Store, directory: str, record: FileRecord) -> bytes:
     data = read_file(store, directory, record.name)
     if len(data) != record.length:
         raise CorruptCheckpoint(
-            f"{len(data)} bytes, written were {record.length}", file=record.name, start=0, stop=len(data)
+            f"{len(data)} bytes, written were {record.length}",
+            file=record.name,
+            start=0,
+            stop=len(data),
         )
     found = file_crc(data)
     if found != record.crc:
         raise CorruptCheckpoint(
-            f"checksum is {found:08x}, written was {record.crc:08x}", file=record.name, start=0, stop=len(data)
+            f"checksum is {found:08x}, written was {record.crc:08x}",
+            file=record.name,
+            start=0,
+            stop=len(data),
         )
     return data

@@ -37,10 +37,12 @@ class SaveOptions:
     """How to save.
 
     Attributes:
-        exists: what to do if the path is taken: `error`, `replace` it (as safely as a first save), or `skip`.
+        exists: what to do if the path is taken: `error`, `replace` it (as safely as a first save),
+            or `skip`.
         snapshot: `hold` large CPU arrays and check that nobody wrote into them; `copy` them all.
         compression: of array bytes, `none` or `zstd`.
-        chunk_bytes: upper bound of one stored chunk, for all leaves or one for each; None: a chunk is a shard.
+        chunk_bytes: upper bound of one stored chunk, for all leaves or one for each; None: a chunk
+            is a shard.
         dtypes: the dtype to store each leaf in, None where it stays; None: all stay.
         threads: how many threads write.
         mode: permission bits of new directories, before the umask.
@@ -49,7 +51,7 @@ class SaveOptions:
     exists: Exists = "error"
     snapshot: Snapshotting = "hold"
     compression: Compression = "none"
-    chunk_bytes: int | None | Sequence[int | None] = None
+    chunk_bytes: int | Sequence[int | None] | None = None
     dtypes: Sequence[str | None] | None = None
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     mode: int = 0o777
@@ -59,7 +61,9 @@ class SaveOptions:
         if self.threads < 1:
             raise InvalidOption(f"threads={self.threads} means nothing: at least 1")
         if isinstance(self.chunk_bytes, int) and self.chunk_bytes < 1:
-            raise InvalidOption(f"chunk_bytes={self.chunk_bytes} means nothing: at least 1, or None")
+            raise InvalidOption(
+                f"chunk_bytes={self.chunk_bytes} means nothing: at least 1, or None"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ class LoadOptions:
         missing: a leaf of the target that is not stored: `error`, or `keep` the target's own.
         extra: a stored leaf that the target does not have: `error` or `ignore`.
         cast: a differing dtype: `error`, convert if `lossless`, or convert even if `lossy`.
-        shapes: a differing shape: `error`, `cut` what is too much, `pad` with zeros, or both: `fit`.
+        shapes: a differing shape: `error`, `cut` what is too much, `pad` with zeros, or both:
+            `fit`.
         mmap: map local files and use their pages as they are where possible; else read into memory.
         arrays: without a target, whether saved `jax.Array`s come back as such or as `numpy`.
         threads: how many threads read and verify.
@@ -89,4 +94,6 @@ class LoadOptions:
     def __post_init__(self) -> None:
         check_choices(self)
         if self.threads < 1 or self.budget_bytes < 1:
-            raise InvalidOption(f"threads={self.threads}, budget_bytes={self.budget_bytes}: at least 1")
+            raise InvalidOption(
+                f"threads={self.threads}, budget_bytes={self.budget_bytes}: at least 1"
+            )

@@ -1,7 +1,7 @@
 """Pending: the handle of a save in flight.
 
-Knows one thread, its end and its failure. Knows nothing of what is saved. The thread is no daemon: a program that ends
-waits for its saves.
+Knows one thread, its end and its failure. Knows nothing of what is saved. The thread is no daemon:
+a program that ends waits for its saves.
 """
 
 import logging
@@ -21,7 +21,9 @@ Work = Callable[[Callable[[int, int], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How a save went (so far). `blocked_s`: until `save_async` returned; `wrote_s`: from then on."""
+    """How a save went (so far). `blocked_s`: until `save_async` returned; `wrote_s`: from then
+    on.
+    """
 
     total_bytes: int
     written_bytes: int
@@ -33,8 +35,8 @@ class Statistics:
 class Pending:
     """A save in flight. Nothing is visible until it is done; then the whole checkpoint is.
 
-    Ask `result()` when you need the checkpoint to be there. A failure that nobody has asked for when the handle goes
-    away is written to the log and to stderr.
+    Ask `result()` when you need the checkpoint to be there. A failure that nobody has asked for
+    when the handle goes away is written to the log and to stderr.
     """
 
     def __init__(
@@ -91,7 +93,10 @@ class Pending:
         state = self._state
         end = state.ended_s or time.monotonic()
         return Statistics(
-            state.total_bytes, state.written_bytes, self._blocked_s or end - self._begun_s, max(0.0, end - state.began_s)
+            state.total_bytes,
+            state.written_bytes,
+            self._blocked_s or end - self._begun_s,
+            max(0.0, end - state.began_s),
         )
 
     def __repr__(self) -> str:
@@ -146,7 +151,7 @@ def _run(work: Work, state: _State, notify: Callable[[], None] | None) -> None:
         # The frames hold the bytes of the whole tree, and by way of a callback the handle itself.
         traceback.clear_frames(error.__traceback__)
         state.error = error
-        _LOG.error("save failed path=%s error=%s: %s", state.path, type(error).__name__, error)  # noqa: TRY400 - the traceback comes with the exception
+        _LOG.error("save failed path=%s error=%s: %s", state.path, type(error).__name__, error)
     finally:
         state.finish()
         del work

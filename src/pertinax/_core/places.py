@@ -1,6 +1,7 @@
 """Places: what people write for a path, and the store and the absolute path that it means.
 
-Knows the spellings: text, path objects, `~`, relative paths, `file://`. Knows nothing of what lies there.
+Knows the spellings: text, path objects, `~`, relative paths, `file://`. Knows nothing of what lies
+there.
 """
 
 import os
@@ -26,7 +27,9 @@ def locate(path: PathLike, store: Store | None = None) -> tuple[Store, str]:
         return store, "/" + text.strip("/")
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "file":
-        text = urllib.parse.unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+        text = urllib.parse.unquote(
+            rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+        )
     elif separator and scheme.isalnum():
         raise InvalidOption(f"no store for {scheme}:// in {path!r}: give a path on this machine")
     return LocalStore(), os.path.abspath(os.path.expanduser(text))

@@ -1,7 +1,8 @@
 """Preparing a save: from a live tree to everything that the writer thread needs.
 
-Knows the first half of a save, the one on the caller's thread: understand the leaves, plan, hold the bytes. Knows
-nothing of directories. When it is done, the caller may donate, delete or overwrite all that was passed in.
+Knows the first half of a save, the one on the caller's thread: understand the leaves, plan, hold
+the bytes. Knows nothing of directories. When it is done, the caller may donate, delete or overwrite
+all that was passed in.
 """
 
 import math
@@ -43,7 +44,9 @@ def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
 
 def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
     inspector = Inspector()
-    live = [inspector.look(value, path) for value, path in zip(flat.leaves, flat.paths, strict=True)]
+    live = [
+        inspector.look(value, path) for value, path in zip(flat.leaves, flat.paths, strict=True)
+    ]
     if options.dtypes is not None:
         live = _recast(live, options.dtypes)
     limits = _limits(options, len(live))
@@ -52,14 +55,23 @@ def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
     stored = _stored(live, leaf_names, limits, "zstd" if options.compression == "zstd" else "raw")
     plan = plan_write(
         [
-            ArrayPieces(i, leaf.shape, s.chunk_shape, numpy_dtype(s.storage_dtype).itemsize, leaf.boxes, s.codec != "raw")
+            ArrayPieces(
+                i,
+                leaf.shape,
+                s.chunk_shape,
+                numpy_dtype(s.storage_dtype).itemsize,
+                leaf.boxes,
+                s.codec != "raw",
+            )
             for i, (leaf, s) in enumerate(zip(live, stored, strict=True))
             if leaf.boxes
         ]
     )
     snapshot = take(plan, live, flat.paths, mode)
     values = {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None}
-    return ItemContent(flat.root, stored, values, names, [leaf.write_shape for leaf in live], plan, snapshot)
+    return ItemContent(
+        flat.root, stored, values, names, [leaf.write_shape for leaf in live], plan, snapshot
+    )
 
 
 def _flatten(tree: Any) -> Flat:
@@ -89,7 +101,8 @@ def _limits(options: SaveOptions, count: int) -> list[int | None]:
 def _stored(
     live: Sequence[LiveLeaf], names: Sequence[OrbaxName], limits: Sequence[int | None], codec: Codec
 ) -> list[StoredLeaf]:
-    # Trees have thousands of leaves and few kinds of them: what depends on the kind alone is worked out once.
+    # Trees have thousands of leaves and few kinds of them: what depends on the kind alone is worked
+    # out once.
     known: dict[tuple[Any, ...], tuple[str, Shape, Codec]] = {}
     out: list[StoredLeaf] = []
     for leaf, name, limit in zip(live, names, limits, strict=True):
@@ -120,10 +133,18 @@ def _stored(
 def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple[str, Shape, Codec]:
     """Storage dtype, chunk shape and codec of one kind of leaf."""
     try:
-        storage = storage_dtype(native_name(leaf.dtype) if leaf.dtype.startswith(">") else leaf.dtype)
+        storage = storage_dtype(
+            native_name(leaf.dtype) if leaf.dtype.startswith(">") else leaf.dtype
+        )
         itemsize = numpy_dtype(storage).itemsize
-        shape = choose_chunk_shape(leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=limit)
+        shape = choose_chunk_shape(
+            leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=limit
+        )
     except ValueError as error:
-        raise UnsupportedLeaf(f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}") from error
-    small = math.prod(leaf.shape) * itemsize < SMALL_BYTES  # compressing these saves nothing that anybody would miss
+        raise UnsupportedLeaf(
+            f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}"
+        ) from error
+    small = (
+        math.prod(leaf.shape) * itemsize < SMALL_BYTES
+    )  # compressing these saves nothing that anybody would miss
     return storage, shape, "raw" if small else codec

@@ -25,20 +25,23 @@ def save(
     *,
     exists: Exists = "error",
     compression: Compression = "none",
-    chunk_bytes: int | None | Sequence[int | None] = None,
+    chunk_bytes: int | Sequence[int | None] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Write `tree` to `path`; when this returns, the checkpoint is durable and visible. Returns the absolute path.
+    """Write `tree` to `path`; when this returns, the checkpoint is durable and visible. Returns the
+    absolute path.
 
-    The checkpoint appears as a whole or not at all, whatever happens meanwhile, and every byte of it is checksummed.
-    Leaves may be `jax.Array` (any sharding, typed PRNG keys), numpy arrays and scalars, and Python's bool, int, float,
-    complex, str, bytes and None, in any containers that JAX knows, with dictionary keys of any plain type.
+    The checkpoint appears as a whole or not at all, whatever happens meanwhile, and every byte of
+    it is checksummed. Leaves may be `jax.Array` (any sharding, typed PRNG keys), numpy arrays and
+    scalars, and Python's bool, int, float, complex, str, bytes and None, in any containers that JAX
+    knows, with dictionary keys of any plain type.
 
     Args:
         path: a directory to be made; text, `~`, `file://` or a path object, relative or absolute.
         tree: what to save.
-        exists: if the path is taken: `"error"`, `"replace"` it (the old one stays until the new one is whole) or
+        exists: if the path is taken: `"error"`, `"replace"` it (the old one stays until the new one
+            is whole) or
             `"skip"` the save.
         compression: of array bytes: `"none"` (fastest on any good disk) or `"zstd"`.
         chunk_bytes: upper bound of one stored chunk; None: one chunk for each shard.
@@ -68,25 +71,29 @@ def save_async(
     exists: Exists = "error",
     snapshot: Snapshotting = "hold",
     compression: Compression = "none",
-    chunk_bytes: int | None | Sequence[int | None] = None,
+    chunk_bytes: int | Sequence[int | None] | None = None,
     store: Store | None = None,
     on_done: Callable[[Pending], None] | None = None,
 ) -> Pending:
     """Begin to write `tree` to `path` and return at once; training goes on while a thread writes.
 
-    When this returns, you may donate or delete every array and overwrite every numpy array that you passed in: small
-    leaves and numpy arrays have been copied, large JAX arrays are held by the runtime until they are written. Memory
-    that JAX *aliases* from numpy (`jax.device_put` of an aligned array on a CPU) must not be written to by JAX's own
-    contract; if it is, the save notices (a sample is compared) and fails. `snapshot="copy"` copies everything.
+    When this returns, you may donate or delete every array and overwrite every numpy array that you
+    passed in: small leaves and numpy arrays have been copied, large JAX arrays are held by the
+        runtime until they are written. Memory
+    that JAX *aliases* from numpy (`jax.device_put` of an aligned array on a CPU) must not be
+    written to by JAX's own contract; if it is, the save notices (a sample is compared) and fails.
+    `snapshot="copy"` copies everything.
 
-    Args and errors are those of `save`; those found while writing are raised by `Pending.result()`. `on_done` is called
-    with the handle when the save has ended, on the writer thread.
+    Args and errors are those of `save`; those found while writing are raised by `Pending.result()`.
+    `on_done` is called with the handle when the save has ended, on the writer thread.
 
     >>> pending = pertinax.save_async("runs/second", {"w": jnp.ones((2, 3))})
     >>> pending.result()    # now it is durable and visible
     """
     begun_s = time.monotonic()
-    options = SaveOptions(exists=exists, snapshot=snapshot, compression=compression, chunk_bytes=chunk_bytes)
+    options = SaveOptions(
+        exists=exists, snapshot=snapshot, compression=compression, chunk_bytes=chunk_bytes
+    )
     where, final = locate(path, store)
     if _is_taken(where, final, options):
         return Pending(final, lambda _: None, begun_s=begun_s, total_bytes=0, on_done=on_done)
@@ -108,5 +115,5 @@ def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
     if options.exists == "skip":
         return True
     raise CheckpointExists(
-        f"there is something at {final}: choose another path, or exists=\"replace\" or exists=\"skip\""
+        f'there is something at {final}: choose another path, or exists="replace" or exists="skip"'
     )

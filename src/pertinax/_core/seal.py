@@ -1,7 +1,8 @@
 """Sealing: notes and a ledger over a directory that somebody else has filled.
 
-Knows drafts whose items were written by handlers of the Orbax door, ours and the user's own: files of every kind, not
-all of them synced. Knows nothing of what they hold; each is read once, synced and vouched for.
+Knows drafts whose items were written by handlers of the Orbax door, ours and the user's own: files
+of every kind, not all of them synced. Knows nothing of what they hold; each is read once, synced
+and vouched for.
 """
 
 import time
@@ -24,11 +25,18 @@ from pertinax._version import VERSION
 _READ_BYTES = 1 << 24
 
 
-def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] | None, custom: Mapping[str, Any] | None = None) -> None:
-    """Write `_CHECKPOINT_METADATA`, the commit marker and, above items, the ledger; sync what is not yet durable.
+def seal(
+    draft: Draft,
+    *,
+    begun_ns: int,
+    item_handlers: str | Mapping[str, str] | None,
+    custom: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `_CHECKPOINT_METADATA`, the commit marker and, above items, the ledger; sync what is
+    not yet durable.
 
-    Files that an item's own ledger vouches for are durable already and are not read again. `item_handlers` is the class
-    name of the handler, or one for each item. Raises `StorageError`.
+    Files that an item's own ledger vouches for are durable already and are not read again.
+    `item_handlers` is the class name of the handler, or one for each item. Raises `StorageError`.
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
@@ -42,13 +50,22 @@ def seal(draft: Draft, *, begun_ns: int, item_handlers: str | Mapping[str, str] 
         records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
-        ledger = Manifest("pertinax", Node("dict"), (), chunk_table("", [], None), files=tuple(records), facts=facts)
+        ledger = Manifest(
+            "pertinax",
+            Node("dict"),
+            (),
+            chunk_table("", [], None),
+            files=tuple(records),
+            facts=facts,
+        )
         notes[LEDGER_FILE] = encode_ledger(ledger)
     for name, data in notes.items():
         write_file(store, f"{path}/{name}", data)
 
 
-def _records(store: Store, root: str, below: str, vouched: frozenset[str] = frozenset()) -> Iterator[FileRecord]:
+def _records(
+    store: Store, root: str, below: str, vouched: frozenset[str] = frozenset()
+) -> Iterator[FileRecord]:
     """A record of every file below `root` that no ledger there vouches for, and of those ledgers.
 
     `vouched` are names relative to `root`; such files are not opened.

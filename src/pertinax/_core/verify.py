@@ -1,6 +1,7 @@
 """Verifying: is every byte of a checkpoint the byte that was written?
 
-Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies between chunks. Knows nothing of
+Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies between chunks.
+Knows nothing of
 values: nothing is decoded, nothing is placed.
 """
 
@@ -24,7 +25,8 @@ _STEP_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome. `verified` is False for checkpoints of Orbax: they were read through, but nothing vouches for them.
+    """The outcome. `verified` is False for checkpoints of Orbax: they were read through, but
+    nothing vouches for them.
 
     `problems` lists all damage when `on_damage="report"` was asked for.
     """
@@ -49,12 +51,17 @@ class Verification:
 
 
 def verify(
-    path: PathLike, *, on_damage: Literal["raise", "report"] = "raise", threads: int = 2, store: Store | None = None
+    path: PathLike,
+    *,
+    on_damage: Literal["raise", "report"] = "raise",
+    threads: int = 2,
+    store: Store | None = None,
 ) -> Verification:
-    """Read the whole checkpoint at `path` (all items of a step) and compare every byte with its checksum.
+    """Read the whole checkpoint at `path` (all items of a step) and compare every byte with its
+    checksum.
 
-    Raises `CorruptCheckpoint` for the first damage found, or lists all of it with `on_damage="report"`; beside that
-    what `describe` raises.
+    Raises `CorruptCheckpoint` for the first damage found, or lists all of it with
+    `on_damage="report"`; beside that what `describe` raises.
 
     >>> pertinax.verify("runs/first").ok
     True
@@ -105,7 +112,9 @@ def _check_step_files(found: Found, report: _Report) -> None:
     _check_files(found.store, found.directory, step.files, report)
 
 
-def _check_files(store: Store, directory: str, records: tuple[FileRecord, ...], report: _Report) -> None:
+def _check_files(
+    store: Store, directory: str, records: tuple[FileRecord, ...], report: _Report
+) -> None:
     for record in records:
         try:
             report.checked_bytes += len(check_file(store, directory, record))
@@ -135,7 +144,9 @@ def _read_through(store: Store, directory: str, manifest: Manifest, threads: int
                 fetcher.fetch([Request(i, Box.whole(leaf.shape))])
 
 
-def _check_data(store: Store, directory: str, manifest: Manifest, report: _Report, threads: int) -> None:
+def _check_data(
+    store: Store, directory: str, manifest: Manifest, report: _Report, threads: int
+) -> None:
     chunks = manifest.chunks
     rows = list(range(len(chunks)))
     with Fetcher(store, directory, manifest, use_map=True, threads=threads) as fetcher:
@@ -145,7 +156,9 @@ def _check_data(store: Store, directory: str, manifest: Manifest, report: _Repor
     report.checked_bytes += int(chunks.length.sum())
     for file, name in enumerate(chunks.files):
         picked = np.flatnonzero(chunks.file == file)
-        spans = sorted(zip(chunks.offset[picked].tolist(), chunks.length[picked].tolist(), strict=True))
+        spans = sorted(
+            zip(chunks.offset[picked].tolist(), chunks.length[picked].tolist(), strict=True)
+        )
         try:
             _check_gaps(store, directory, name, spans)
         except CorruptCheckpoint as problem:
@@ -177,8 +190,11 @@ def _check_gaps(store: Store, directory: str, name: str, spans: list[tuple[int, 
             for start in range(end, min(offset, reader.length), _STEP_BYTES):
                 stop = min(start + _STEP_BYTES, offset, reader.length)
                 if any(reader.read(start, stop - start)):
-                    raise CorruptCheckpoint("padding is not zero", file=name, start=start, stop=stop)
+                    raise CorruptCheckpoint(
+                        "padding is not zero", file=name, start=start, stop=stop
+                    )
             end = max(end, offset + length)
         if end < reader.length:
-            raise CorruptCheckpoint("bytes behind the last chunk", file=name, start=end, stop=reader.length)
-
+            raise CorruptCheckpoint(
+                "bytes behind the last chunk", file=name, start=end, stop=reader.length
+            )

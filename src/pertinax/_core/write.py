@@ -1,7 +1,7 @@
 """Writing a checkpoint: the second half of a save, on whichever thread.
 
-Knows the directory of a checkpoint: one item of its own, or several items below, with Orbax's notes beside them and a
-ledger over all. Knows nothing of live arrays: it gets bytes that hold still.
+Knows the directory of a checkpoint: one item of its own, or several items below, with Orbax's notes
+beside them and a ledger over all. Knows nothing of live arrays: it gets bytes that hold still.
 """
 
 import logging
@@ -41,7 +41,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into a checkpoint: `items` by name; the name `""` is the checkpoint itself and stands alone."""
+    """What goes into a checkpoint: `items` by name; the name `""` is the checkpoint itself and
+    stands alone.
+    """
 
     items: Mapping[str, ItemContent | JsonFiles]
 
@@ -53,37 +55,44 @@ class Contents:
 
 
 def write_checkpoint(
-    store: Store, final: str, contents: Contents, options: SaveOptions, progress: Progress | None = None
+    store: Store,
+    final: str,
+    contents: Contents,
+    options: SaveOptions,
+    progress: Progress | None = None,
 ) -> None:
     """Write everything, make it durable, and make it visible as `final`, in this order.
 
-    If it fails, nothing visible is left behind. Raises `CheckpointExists`, `StorageFull`, `StorageError` or
-    `SnapshotChanged`.
+    If it fails, nothing visible is left behind. Raises `CheckpointExists`, `StorageFull`,
+    `StorageError` or `SnapshotChanged`.
     """
     begun_ns = time.time_ns()
     check_room(store, final, contents.total_bytes)
-    # Whatever it is that appears or vanishes under our hands, it is not the path that the user gave.
-    with storage_errors("save the checkpoint", final, names_too=True):
-        with (
-            open_draft(store, final, mode=options.mode) as draft,
-            Workers(options.threads, "pertinax-write") as workers,
-        ):
-            counter = _Counter(contents.total_bytes, progress)
-            write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
-            counter.finish()
-            draft.commit(replace=options.exists == "replace")
+    with (
+        # What appears or vanishes under our hands is not the path that the user gave.
+        storage_errors("save the checkpoint", final, names_too=True),
+        open_draft(store, final, mode=options.mode) as draft,
+        Workers(options.threads, "pertinax-write") as workers,
+    ):
+        counter = _Counter(contents.total_bytes, progress)
+        write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
+        counter.finish()
+        draft.commit(replace=options.exists == "replace")
     seconds = (time.time_ns() - begun_ns) / 1e9
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
 
 
 def write_contents(
-    draft: Draft, contents: Contents, workers: Workers, progress: Callable[[int], None], *, begun_ns: int
+    draft: Draft,
+    contents: Contents,
+    workers: Workers,
+    progress: Callable[[int], None],
+    *,
+    begun_ns: int,
 ) -> None:
     """All files of the checkpoint, in the draft."""
     notes = {
-        STEP_FILE: encode_step(
-            StepMetadata(_handlers(contents), {}, begun_ns, time.time_ns())
-        ),
+        STEP_FILE: encode_step(StepMetadata(_handlers(contents), {}, begun_ns, time.time_ns())),
         COMMIT_FILE: encode_commit(draft.final),
     }
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns}
@@ -107,7 +116,9 @@ def write_contents(
         facts={**facts, "items": list(contents.items)},
     )
     notes[LEDGER_FILE] = encode_ledger(ledger)
-    workers.run_all([lambda n=n, d=d: write_file(draft.store, draft.locate(n), d) for n, d in notes.items()])
+    workers.run_all(
+        [lambda n=n, d=d: write_file(draft.store, draft.locate(n), d) for n, d in notes.items()]
+    )
 
 
 def _write_one(
@@ -122,11 +133,16 @@ def _write_one(
     marker = {COMMIT_FILE: encode_commit(f"{draft.final}/{name}")}
     if isinstance(item, ItemContent):
         inner = replace(item, beside={**item.beside, **marker})
-        record = write_item(draft.store, draft.locate(name), inner, workers=workers, progress=progress)
+        record = write_item(
+            draft.store, draft.locate(name), inner, workers=workers, progress=progress
+        )
         return [FileRecord(f"{name}/{record.name}", record.length, record.crc)]
     files = {**item, **marker}
     workers.run_all(
-        [lambda n=n, d=d: write_file(draft.store, draft.locate(f"{name}/{n}"), d) for n, d in files.items()]
+        [
+            lambda n=n, d=d: write_file(draft.store, draft.locate(f"{name}/{n}"), d)
+            for n, d in files.items()
+        ]
     )
     return [FileRecord(f"{name}/{n}", len(data), file_crc(data)) for n, data in files.items()]
 
@@ -150,13 +166,16 @@ def check_room(store: Store, final: str, needed_bytes: int) -> None:
     if free is not None and free < needed_bytes + _SPARE_BYTES:
         raise StorageFull(
             28,
-            f"the checkpoint needs {needed_bytes + _SPARE_BYTES:,} bytes, {free:,} are free: make room or save elsewhere",
+            f"the checkpoint needs {needed_bytes + _SPARE_BYTES:,} bytes, {free:,} are free: make "
+            "room or save elsewhere",
             final,
         )
 
 
 class _Counter:
-    """Adds up what threads report. Python's own lock makes a late line possible, but no wrong end."""
+    """Adds up what threads report. Python's own lock makes a late line possible, but no wrong
+    end.
+    """
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total

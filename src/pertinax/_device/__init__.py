@@ -1,1 +1,3 @@
-"""Between accelerator and host: understand live leaves, hold their bytes still, place bytes as arrays."""
+"""Between accelerator and host: understand live leaves, hold their bytes still, place bytes as
+arrays.
+"""

@@ -5,10 +5,12 @@ Knows `jax.Array`, numpy and Python's plain values. Knows nothing of files. Noth
 
 import math
 from collections.abc import Hashable
-from typing import Any, cast, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import SingleDeviceSharding
 
 from pertinax._device.shardings import box_of, sharding_text
@@ -49,7 +51,9 @@ class LiveLeaf(NamedTuple):
 
 
 class Inspector:
-    """Looks at leaves, remembering dtypes, shapes and layouts that it has met: there are few, and many leaves."""
+    """Looks at leaves, remembering dtypes, shapes and layouts that it has met: there are few, and
+    many leaves.
+    """
 
     def __init__(self) -> None:
         self._dtypes: dict[Any, str | None] = {}
@@ -71,41 +75,50 @@ class Inspector:
             if INT64.min <= value <= INT64.max:
                 return self._numpy("int", np.asarray(value, np.int64), path)
             if value.bit_length() > MAX_INT_BITS:
-                raise UnsupportedLeaf(f"leaf {path_text(path)!r} is an integer of {value.bit_length()} bits: too long")
+                raise UnsupportedLeaf(
+                    f"leaf {path_text(path)!r} is an integer of {value.bit_length()} bits: too long"
+                )
             return LiveLeaf("int", value=value)
         if kind is str:
             return LiveLeaf("str", value=value)
         if kind is bytes:
             return self._numpy("bytes", np.frombuffer(value, np.uint8), path)
         raise UnsupportedLeaf(
-            f"leaf {path_text(path)!r} is of type {kind.__module__}.{kind.__qualname__}, which cannot be stored: pass "
-            f"arrays, numbers, text, bytes or None, or register the type with jax.tree_util as a node"
+            f"leaf {path_text(path)!r} is of type {kind.__module__}.{kind.__qualname__}, which "
+            "cannot be stored: pass "
+            "arrays, numbers, text, bytes or None, or register the type with jax.tree_util as a "
+            "node"
         )
 
     def _numpy(self, kind: str, array: "np.ndarray[Any, Any]", path: Path) -> LiveLeaf:
         dtype = self._dtype(array.dtype)
         if dtype is None or isinstance(array, np.ma.MaskedArray):
             raise UnsupportedLeaf(
-                f"leaf {path_text(path)!r} is a numpy {type(array).__name__} of dtype {array.dtype}, which cannot be "
+                f"leaf {path_text(path)!r} is a numpy {type(array).__name__} of dtype "
+                f"{array.dtype}, which cannot be "
                 f"stored: convert it to a plain array of numbers, or to bytes"
             )
         boxes = self._whole(array.shape)
         return LiveLeaf(kind, dtype, array.shape, boxes, (array,) if boxes else (), array.shape)
 
     def _jax(self, value: jax.Array, path: Path) -> LiveLeaf:
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             raise UnsupportedLeaf(
-                f"leaf {path_text(path)!r} is traced: a checkpoint cannot be taken inside jax.jit, grad or vmap"
+                f"leaf {path_text(path)!r} is traced: a checkpoint cannot be taken inside jax.jit, "
+                "grad or vmap"
             )
         if value.is_deleted():
             raise UnsupportedLeaf(
-                f"leaf {path_text(path)!r} is an array that has been deleted or donated: save it before you donate it"
+                f"leaf {path_text(path)!r} is an array that has been deleted or donated: save it "
+                "before you donate it"
             )
         dtype = self._dtype(value.dtype)
         kind, impl = "jax", None
         if dtype is None:
-            if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-                raise UnsupportedLeaf(f"leaf {path_text(path)!r} is a jax.Array of dtype {value.dtype}")
+            if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+                raise UnsupportedLeaf(
+                    f"leaf {path_text(path)!r} is a jax.Array of dtype {value.dtype}"
+                )
             kind, impl = "key", key_impl_name(value)
             value = jax.random.key_data(value)
             dtype = value.dtype.name
@@ -140,11 +153,15 @@ class Inspector:
 
 
 def _owned(value: jax.Array, shape: Shape) -> tuple[tuple[Box, ...], tuple[Any, ...]]:
-    """The boxes of a spread array that this process writes: of each box the first replica, wherever it is."""
+    """The boxes of a spread array that this process writes: of each box the first replica, wherever
+    it is.
+    """
     if not math.prod(shape):
         return (), ()
     shards = [shard for shard in value.addressable_shards if shard.replica_id == 0]
-    return tuple(box_of(shard.index, shape) for shard in shards), tuple(shard.data for shard in shards)
+    return tuple(box_of(shard.index, shape) for shard in shards), tuple(
+        shard.data for shard in shards
+    )
 
 
 def key_impl_name(keys: jax.Array) -> str:
@@ -154,13 +171,15 @@ def key_impl_name(keys: jax.Array) -> str:
 
 
 def dtype_name(dtype: Any) -> str | None:
-    """The name under which a dtype is stored, or None if it is none of plain numbers (or one of JAX's own)."""
+    """The name under which a dtype is stored, or None if it is none of plain numbers (or one of
+    JAX's own).
+    """
     if not isinstance(dtype, np.dtype):
         return None
     if dtype.kind in "mM":
         return dtype.str if dtype.str[0] == ">" else dtype.name
     if dtype.kind in "OSUTV" and dtype.type.__module__ != "ml_dtypes":
         return None
-    if dtype.kind == "f" and dtype.itemsize > 8 or dtype.kind == "c" and dtype.itemsize > 16:
+    if (dtype.kind == "f" and dtype.itemsize > 8) or (dtype.kind == "c" and dtype.itemsize > 16):
         return None  # long double: its layout differs from machine to machine
     return dtype.str if dtype.str[0] == ">" else dtype.name

@@ -1,6 +1,7 @@
 """Placing: host bytes become the arrays and values that the reader asked for.
 
-Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, without a copy; a list in one
+Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, without a copy; a list
+in one
 `device_put` is much cheaper than one by one. Knows nothing of files.
 """
 
@@ -28,17 +29,25 @@ class Parts(NamedTuple):
 
 
 class BoxesWanted:
-    """The distinct boxes of arrays that this process needs, each once; alike arrays are worked out once."""
+    """The distinct boxes of arrays that this process needs, each once; alike arrays are worked out
+    once.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Shape, Sharding | None], tuple[Box, ...]] = {}
 
     def of(self, wish: Wish, shape: Shape) -> tuple[Box, ...]:
-        """The boxes for an array of `shape`. Raises `ValueError` if the sharding cannot divide the shape."""
+        """The boxes for an array of `shape`. Raises `ValueError` if the sharding cannot divide the
+        shape.
+        """
         sharding = None if type(wish.sharding) is SingleDeviceSharding else wish.sharding
         found = self._known.get((shape, sharding))
         if found is None:
-            boxes = (Box.whole(shape),) if sharding is None else (box for _, box in device_boxes(sharding, shape))
+            boxes = (
+                (Box.whole(shape),)
+                if sharding is None
+                else (box for _, box in device_boxes(sharding, shape))
+            )
             found = self._known[shape, sharding] = tuple(dict.fromkeys(boxes))
         return found
 
@@ -52,7 +61,9 @@ def place(parts: Sequence[Parts]) -> list[Any]:
 
 
 class _Batch:
-    """Arrays on their way to devices. Those for the default device stay uncommitted, as JAX's own are."""
+    """Arrays on their way to devices. Those for the default device stay uncommitted, as JAX's own
+    are.
+    """
 
     def __init__(self) -> None:
         self._loose: list[NDArray[Any]] = []
@@ -112,7 +123,9 @@ def _assemble(part: Parts, placed: list[Any]) -> Any:
         try:
             return jax.random.wrap_key_data(array, impl=part.wish.impl)
         except (TypeError, ValueError) as error:
-            raise UnsupportedLeaf(f"PRNG keys of {part.wish.impl!r} that this jax cannot make: {error}") from error
+            raise UnsupportedLeaf(
+                f"PRNG keys of {part.wish.impl!r} that this jax cannot make: {error}"
+            ) from error
     return array
 
 

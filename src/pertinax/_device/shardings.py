@@ -1,7 +1,8 @@
 """Shardings: which device holds which box, and how to write a layout down.
 
-Knows JAX's shardings and the JSON text that Orbax keeps of them (format specification, section 7). Knows nothing of
-files. A layout that this machine cannot rebuild is no error: shardings are a wish of the reader, never a need.
+Knows JAX's shardings and the JSON text that Orbax keeps of them (format specification, section 7).
+Knows nothing of files. A layout that this machine cannot rebuild is no error: shardings are a wish
+of the reader, never a need.
 """
 
 import json
@@ -20,7 +21,10 @@ def sharding_text(sharding: Sharding) -> str | None:
         return _named_text(sharding)
     if isinstance(sharding, SingleDeviceSharding):
         (device,) = sharding.device_set
-        return json.dumps({"sharding_type": "SingleDeviceSharding", "device_str": str(device)})
+        # JAX has called the first CPU `TFRT_CPU_0` and `cpu:0`. Orbax 0.12 knows both names, 0.8
+        # only the old one.
+        name = f"TFRT_CPU_{device.id}" if device.platform == "cpu" else str(device)
+        return json.dumps({"sharding_type": "SingleDeviceSharding", "device_str": name})
     return None
 
 
@@ -33,12 +37,16 @@ def _named_text(sharding: NamedSharding) -> str | None:
         "shape": [int(n) for n in mesh.devices.shape],
         "axis_names": [str(name) for name in mesh.axis_names],
         "axis_types": [f"AxisType.{kind.name}" for kind in mesh.axis_types],
-        "partition_spec": [list(part) if isinstance(part, tuple) else part for part in sharding.spec],
+        "partition_spec": [
+            list(part) if isinstance(part, tuple) else part for part in sharding.spec
+        ],
         "device_mesh": {"mesh": _ids(mesh.devices)},
     }
     try:
         return json.dumps(fields)
-    except TypeError:  # axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text
+    except (
+        TypeError
+    ):  # axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text
         return None
 
 
@@ -49,7 +57,9 @@ def _ids(devices: Any) -> Any:
 
 
 def sharding_from_text(text: str) -> Sharding | None:
-    """The layout on this machine's devices, or None if they differ from those it was written for."""
+    """The layout on this machine's devices, or None if they differ from those it was written
+    for.
+    """
     try:
         fields = json.loads(text)
         if fields["sharding_type"] == "SingleDeviceSharding":

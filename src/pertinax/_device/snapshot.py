@@ -4,10 +4,12 @@ Knows which memory may change under us and which may not. Knows nothing of files
 
 - Small pieces of any kind are copied, side by side, into one buffer that is laid out like the file.
 - Large numpy arrays are copied when the caller goes on (`save_async`), and only then.
-- Large arrays on a CPU are held: JAX keeps a buffer whose view is alive, through `delete()` and donation. Where JAX
-  itself aliases numpy memory, the caller could still write into it, against JAX's contract; a sampled fingerprint
-  tells, and the save fails rather than store bytes that nobody meant.
-- Arrays on accelerators are copied to the host; all copies are started before the first is waited for.
+- Large arrays on a CPU are held: JAX keeps a buffer whose view is alive, through `delete()` and
+  donation. Where JAX itself aliases numpy memory, the caller could still write into it, against
+  JAX's contract; a sampled fingerprint tells, and the save fails rather than store bytes that
+  nobody meant.
+- Arrays on accelerators are copied to the host; all copies are started before the first is waited
+  for.
 """
 
 import mmap
@@ -15,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +26,8 @@ from pertinax._tree.paths import Path, path_text
 from pertinax.errors import SnapshotChanged
 
 Mode = Literal["hold", "copy", "borrow"]
-"""`hold`: as the module says. `copy`: copy every array. `borrow`: the caller waits, so copy nothing that can be read."""
+"""`hold`: as the module says. `copy`: copy every array. `borrow`: the caller waits, so copy nothing
+that can be read."""
 
 _SAMPLES = 1 << 15
 _EDGE_BYTES = 512
@@ -45,17 +47,21 @@ class Fingerprint:
         """Raise `SnapshotChanged` if the sampled bytes are different now."""
         if _sample(self.array, self.step) != self.sample:
             raise SnapshotChanged(
-                f"leaf {path_text(self.path)!r} shares its memory with a numpy array that was written to while it was "
-                f"being saved; nothing was published. Copy the array before jax.device_put, do not write into it "
+                f"leaf {path_text(self.path)!r} shares its memory with a numpy array that was "
+                "written to while it was "
+                "being saved; nothing was published. Copy the array before jax.device_put, do not "
+                "write into it "
                 f'until the save is done, or save with snapshot="copy"'
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Bytes in plan order: `packed` is the image of all small pieces, `large[i]` the array of the i-th large piece.
+    """Bytes in plan order: `packed` is the image of all small pieces, `large[i]` the array of the
+    i-th large piece.
 
-    A large array may be strided (a chunk cut out of a shard): the writer makes it contiguous, one at a time.
+    A large array may be strided (a chunk cut out of a shard): the writer makes it contiguous, one
+    at a time.
     """
 
     packed: memoryview
@@ -68,8 +74,12 @@ class Snapshot:
             fingerprint.check()
 
 
-def take(plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode) -> Snapshot:
-    """Hold the bytes of all pieces of `plan`. When it returns, every array may be donated or deleted."""
+def take(
+    plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode
+) -> Snapshot:
+    """Hold the bytes of all pieces of `plan`. When it returns, every array may be donated or
+    deleted.
+    """
     _start_transfers(leaves)
     hosts = _Hosts(leaves, mode)
     packed = fresh_buffer(plan.packed_bytes)
@@ -115,7 +125,8 @@ class _Hosts:
         total = sum(array.nbytes for _, array in self._held)
         step = max(1, total // _SAMPLES // 8) | 1
         return tuple(
-            Fingerprint(paths[leaf], array, step, _sample(array, step)) for leaf, array in self._held
+            Fingerprint(paths[leaf], array, step, _sample(array, step))
+            for leaf, array in self._held
         )
 
 
@@ -150,7 +161,9 @@ def copy_of(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def fresh_buffer(length: int) -> memoryview:
-    """New zeroed memory, aligned for JAX. Large buffers ask for huge pages: the first touch of small ones is dear."""
+    """New zeroed memory, aligned for JAX. Large buffers ask for huge pages: the first touch of
+    small ones is dear.
+    """
     if length < _HUGE_PAGE_BYTES:
         raw = np.zeros(length + 64, np.uint8)
         start = -raw.ctypes.data % 64

@@ -1,12 +1,13 @@
 """Wishes: how the reader wants each leaf back.
 
-Knows targets (arrays, `jax.ShapeDtypeStruct`, numpy, plain values) and what a stored leaf becomes when nobody asks for
-anything special. Knows nothing of files.
+Knows targets (arrays, `jax.ShapeDtypeStruct`, numpy, plain values) and what a stored leaf becomes
+when nobody asks for anything special. Knows nothing of files.
 """
 
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
@@ -61,7 +62,8 @@ class WishReader:
         if type(target) in (bool, int, float, complex, str, bytes):
             return Wish(kind)  # type: ignore[arg-type] - one of the six names
         raise UnsupportedLeaf(
-            f"the target has a {kind} at {path_text(path)!r}: give an array, a jax.ShapeDtypeStruct, a plain value, "
+            f"the target has a {kind} at {path_text(path)!r}: give an array, a "
+            "jax.ShapeDtypeStruct, a plain value, "
             f"or ... for whatever is stored"
         )
 
@@ -70,7 +72,7 @@ class WishReader:
         if not getattr(target, "committed", True):
             sharding = None  # an array that JAX may move as it likes comes back as one
         if dtype not in self._dtypes:
-            is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+            is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key)
             self._dtypes[dtype] = None if is_key else dtype.name
         name = self._dtypes[dtype]
         if name is None:
@@ -82,7 +84,9 @@ class WishReader:
 def _known_dtype(target: Any, path: Path) -> str:
     name = dtype_name(target.dtype)
     if name is None:
-        raise UnsupportedLeaf(f"the target at {path_text(path)!r} is of dtype {target.dtype}, which is never stored")
+        raise UnsupportedLeaf(
+            f"the target at {path_text(path)!r} is of dtype {target.dtype}, which is never stored"
+        )
     return name
 
 

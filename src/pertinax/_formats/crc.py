@@ -37,8 +37,8 @@ def crc32c(buffer: Memory, start: int = 0) -> int:
 def file_crc(content: bytes, start: int = 0) -> int:
     """The checksum of a whole file beside the array data: CRC-32 as in zip, not CRC-32C.
 
-    For a file that ends with its own CRC-32C (OCDBT's do) has the same CRC-32C as any other such file of its length,
-    so a stale one would pass.
+    For a file that ends with its own CRC-32C (OCDBT's do) has the same CRC-32C as any other such
+    file of its length, so a stale one would pass.
     """
     return zlib.crc32(content, start)
 

@@ -1,8 +1,8 @@
 """The data file: array bytes on their way to the disk, checksummed while they are hot in cache.
 
-Knows pieces, offsets, blocks and codecs. Knows nothing of trees, names or of what surrounds the file. Raw pieces go
-straight from the snapshot's buffers to the places that the plan gave them, from several threads; compressed ones are
-appended behind, as they come.
+Knows pieces, offsets, blocks and codecs. Knows nothing of trees, names or of what surrounds the
+file. Raw pieces go straight from the snapshot's buffers to the places that the plan gave them, from
+several threads; compressed ones are appended behind, as they come.
 """
 
 import threading
@@ -46,7 +46,9 @@ def write_pieces(
     workers: Workers,
     progress: Progress,
 ) -> tuple[list[Receipt], int]:
-    """Write every piece; `codecs[leaf]` says how. Returns the receipts and the end of the written bytes."""
+    """Write every piece; `codecs[leaf]` says how. Returns the receipts and the end of the written
+    bytes.
+    """
     offsets = plan.offsets.tolist()
     raw_jobs: list[_RawJob] = []
     last = plan.packed + plan.placed
@@ -55,13 +57,23 @@ def write_pieces(
     tail = _Tail(plan.placed_bytes)
     encoded = zip(plan.pieces[last:], snapshot.large[plan.placed :], strict=True)
     tasks: list[Callable[[], Any]] = [
-        *(lambda span=span: _write_packed(writer, snapshot.packed, span, progress) for span in _spans(plan)),
+        *(
+            lambda span=span: _write_packed(writer, snapshot.packed, span, progress)
+            for span in _spans(plan)
+        ),
         *(lambda job=job: _write_raw(writer, job, progress) for job in raw_jobs),
-        *(lambda p=p, a=a: _write_encoded(writer, p, a, codecs[p.leaf], tail, progress) for p, a in encoded),
+        *(
+            lambda p=p, a=a: _write_encoded(
+                writer, p, a, codecs[p.leaf], tail=tail, progress=progress
+            )
+            for p, a in encoded
+        ),
     ]
     results = workers.run_all(tasks)
     receipts = [
-        Receipt(piece, offset, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),))
+        Receipt(
+            piece, offset, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),)
+        )
         for piece, offset in zip(plan.pieces[: plan.packed], offsets, strict=False)
     ]
     receipts += _merge([r for r in results if isinstance(r, _Part)])
@@ -86,7 +98,9 @@ class _Part:
 
 
 def _raw_jobs(piece: Piece, offset: int, array: NDArray[Any]) -> list[_RawJob]:
-    if not array.flags.c_contiguous:  # a chunk cut out of a shard: made contiguous when its turn comes
+    if (
+        not array.flags.c_contiguous
+    ):  # a chunk cut out of a shard: made contiguous when its turn comes
         return [_RawJob(piece, offset, 0, array)]
     data = array.reshape(-1).view(np.uint8)
     return [
@@ -119,7 +133,9 @@ def _spans(plan: WritePlan) -> list[tuple[int, int]]:
     return [(start, min(start + _SEGMENT_BYTES, plan.packed_bytes)) for start in ends]
 
 
-def _write_packed(writer: Writer, packed: memoryview, span: tuple[int, int], progress: Progress) -> None:
+def _write_packed(
+    writer: Writer, packed: memoryview, span: tuple[int, int], progress: Progress
+) -> None:
     start, stop = span
     writer.write_at(start, [packed[start:stop]])
     progress(stop - start)
@@ -141,7 +157,13 @@ class _Tail:
 
 
 def _write_encoded(
-    writer: Writer, piece: Piece, array: NDArray[Any], codec: Codec, tail: _Tail, progress: Progress
+    writer: Writer,
+    piece: Piece,
+    array: NDArray[Any],
+    codec: Codec,
+    *,
+    tail: _Tail,
+    progress: Progress,
 ) -> Receipt:
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     data = encode_chunk(codec, memoryview(raw))

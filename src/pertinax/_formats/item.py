@@ -1,7 +1,8 @@
-"""One item on its way to the disk: data file, OCDBT database, Orbax's sidecars, and the ledger last.
+"""One item on its way to the disk: data file, OCDBT database, Orbax's sidecars, and the ledger
+last.
 
-Knows which files an item directory has and in which order they are written. Knows nothing of how a directory becomes
-visible (`_store.draft`) nor of several items in one checkpoint (`_core`).
+Knows which files an item directory has and in which order they are written. Knows nothing of how a
+directory becomes visible (`_store.draft`) nor of several items in one checkpoint (`_core`).
 """
 
 import time
@@ -14,7 +15,7 @@ from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import crc_blocks, file_crc
 from pertinax._formats.data_file import Progress, Receipt, chunk_table, write_pieces
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
-from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
+from pertinax._formats.manifest import ChunkTable, Codec, FileRecord, Manifest, StoredLeaf
 from pertinax._formats.metadata.array_metadatas import (
     ARRAY_METADATAS_DIR,
     ArrayEntry,
@@ -24,7 +25,12 @@ from pertinax._formats.metadata.array_metadatas import (
 from pertinax._formats.metadata.names import OrbaxName
 from pertinax._formats.metadata.sharding import SHARDING_FILE, encode_sharding
 from pertinax._formats.metadata.strings import STRINGS_FILE, encode_strings
-from pertinax._formats.metadata.tree_metadata import TREE_FILE, ValueEntry, empty_value_type, encode_tree
+from pertinax._formats.metadata.tree_metadata import (
+    TREE_FILE,
+    ValueEntry,
+    empty_value_type,
+    encode_tree,
+)
 from pertinax._formats.ocdbt import MANIFEST_FILE, Reference, Value, encode_database
 from pertinax._formats.zarr.array import chunk_key, metadata_key
 from pertinax._formats.zarr.text import encode_metadata
@@ -37,7 +43,13 @@ from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.skeleton import Node
 
-_ORBAX_TYPES: Mapping[str, str] = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray", "str": "string"}
+_ORBAX_TYPES: Mapping[str, str] = {
+    "jax": "jax.Array",
+    "key": "jax.Array",
+    "numpy": "np.ndarray",
+    "bytes": "np.ndarray",
+    "str": "string",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,8 @@ def write_item(
 ) -> FileRecord:
     """Write all files of an item into `directory`, which exists, and make their bytes durable.
 
-    Returns the record of the ledger. Names are made durable by whoever publishes the directory. Raises `StorageFull`,
+    Returns the record of the ledger. Names are made durable by whoever publishes the directory.
+    Raises `StorageFull`,
     `StorageError`, and `SnapshotChanged` if a held array was written to meanwhile.
     """
     files = dict(content.beside)
@@ -85,10 +98,18 @@ def write_item(
     records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
     manifest = Manifest(
-        "pertinax", content.root, tuple(content.leaves), table, content.values, files=tuple(records), facts=facts
+        "pertinax",
+        content.root,
+        tuple(content.leaves),
+        table,
+        content.values,
+        files=tuple(records),
+        facts=facts,
     )
     files[LEDGER_FILE] = encode_ledger(manifest)
-    workers.run_all([lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()])
+    workers.run_all(
+        [lambda n=n, d=d: write_file(store, f"{directory}/{n}", d) for n, d in files.items()]
+    )
     ledger = files[LEDGER_FILE]
     return FileRecord(LEDGER_FILE, len(ledger), file_crc(ledger))
 
@@ -108,14 +129,21 @@ def _no_columns() -> tuple[Any, ...]:
 def _write_data(
     store: Store, directory: str, content: ItemContent, workers: Workers, progress: Progress
 ) -> tuple[ChunkTable, bytes]:
-    """The data file with the database's nodes at its end, durable; returns its chunks and the database's manifest."""
+    """The data file with the database's nodes at its end, durable; returns its chunks and the
+    database's manifest.
+    """
     name = f"d/{uuid.uuid4().hex}"
     with storage_errors("write array data", f"{directory}/{name}"):
         store.make_dir(f"{directory}/d")
         with store.create(f"{directory}/{name}", content.plan.placed_bytes) as writer:
-            codecs = [leaf.codec for leaf in content.leaves]
+            codecs: list[Codec] = [leaf.codec for leaf in content.leaves]
             receipts, end = write_pieces(
-                writer, content.plan, content.snapshot, codecs=codecs, workers=workers, progress=progress
+                writer,
+                content.plan,
+                content.snapshot,
+                codecs=codecs,
+                workers=workers,
+                progress=progress,
             )
             # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
             offset = align(end, LARGE_ALIGNMENT)
@@ -130,14 +158,22 @@ def _write_data(
             writer.write_at(offset, [database.nodes])
             writer.sync()
     own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
-    nodes = Receipt(own, offset, len(database.nodes), crc_blocks(database.nodes)) if database.nodes else None
+    nodes = (
+        Receipt(own, offset, len(database.nodes), crc_blocks(database.nodes))
+        if database.nodes
+        else None
+    )
     return chunk_table(name, receipts, nodes), database.manifest
 
 
-def _entries(content: ItemContent, receipts: Sequence[Receipt], file: str) -> list[tuple[bytes, Value]]:
+def _entries(
+    content: ItemContent, receipts: Sequence[Receipt], file: str
+) -> list[tuple[bytes, Value]]:
     """The database: every array's metadata inline, every chunk by reference; keys in byte order."""
     arrays = [leaf for leaf in content.leaves if leaf.codec != "none"]
-    texts = encode_metadata("zarr", ((a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays))
+    texts = encode_metadata(
+        "zarr", ((a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays)
+    )
     entries: list[tuple[bytes, Value]] = [
         (_key_bytes(metadata_key("zarr", leaf.name)), text)
         for leaf, text in zip(arrays, texts, strict=True)
@@ -148,7 +184,9 @@ def _entries(content: ItemContent, receipts: Sequence[Receipt], file: str) -> li
         layout = (leaf.shape, leaf.chunk_shape)
         if layout not in alone:
             grid = grid_shape(*layout)
-            alone[layout] = chunk_key("zarr", "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
+            alone[layout] = (
+                chunk_key("zarr", "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
+            )
         suffix = alone[layout]
         if suffix is None:
             key = chunk_key("zarr", leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
@@ -160,7 +198,9 @@ def _entries(content: ItemContent, receipts: Sequence[Receipt], file: str) -> li
 
 
 def _key_bytes(key: str) -> bytes:
-    """Text that came from the file system may hold bytes that are no UTF-8; they come back as they were."""
+    """Text that came from the file system may hold bytes that are no UTF-8; they come back as they
+    were.
+    """
     return key.encode("utf-8", "surrogateescape")
 
 

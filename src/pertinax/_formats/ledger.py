@@ -1,8 +1,10 @@
-"""The ledger, `pertinax.json`: what a checkpoint holds, exactly, with a checksum for every byte of it.
+"""The ledger, `pertinax.json`: what a checkpoint holds, exactly, with a checksum for every byte of
+it.
 
-Knows how a `Manifest` is written down and checked. Knows nothing of stores, devices or of Orbax. The file is one JSON
-object (described in `docs/formats/ledger.md`); tables are columns, numbers in base64. Its last field is the CRC-32C of
-all bytes before that field, so the ledger vouches for itself. Whatever does not add up is `CorruptCheckpoint`.
+Knows how a `Manifest` is written down and checked. Knows nothing of stores, devices or of Orbax.
+The file is one JSON object (described in `docs/formats/ledger.md`); tables are columns, numbers in
+base64. Its last field is the CRC-32C of all bytes before that field, so the ledger vouches for
+itself. Whatever does not add up is `CorruptCheckpoint`.
 """
 
 import base64
@@ -34,7 +36,8 @@ from pertinax.errors import CorruptCheckpoint, NewerFormat
 
 LEDGER_FILE = "pertinax.json"
 VERSION = 1
-"""Raised when a reader of the version before could no longer understand, or could misunderstand, what is written."""
+"""Raised when a reader of the version before could no longer understand, or could misunderstand,
+what is written."""
 
 _TAIL = b',"crc32c":"%08x"}'
 _TAIL_BYTES = len(_TAIL % 0)
@@ -89,7 +92,9 @@ def encode_ledger(manifest: Manifest) -> bytes:
 
 
 def _pack(values: Any, dtype: type) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))).decode()
+    return base64.b64encode(
+        np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
+    ).decode()
 
 
 def decode_ledger(data: bytes, *, file: str = LEDGER_FILE) -> Manifest:
@@ -98,14 +103,24 @@ def decode_ledger(data: bytes, *, file: str = LEDGER_FILE) -> Manifest:
     version = fields.get("pertinax")
     if isinstance(version, int) and version > VERSION:
         raise NewerFormat(
-            f"{file!r} has format version {version}, and this pertinax reads up to {VERSION}: upgrade pertinax to open it"
+            f"{file!r} has format version {version}, and this pertinax reads up to {VERSION}: "
+            "upgrade pertinax to open it"
         )
     try:
         if version != VERSION or fields["block_bytes"] != BLOCK_BYTES:
             raise ValueError(f"version {version!r}, block size {fields.get('block_bytes')!r}")
         return _manifest(fields)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise CorruptCheckpoint(f"not a ledger: {type(error).__name__}: {error}", file=file) from error
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise CorruptCheckpoint(
+            f"not a ledger: {type(error).__name__}: {error}", file=file
+        ) from error
 
 
 def _checked_fields(data: bytes, file: str) -> dict[str, Any]:
@@ -130,7 +145,8 @@ def _checked_fields(data: bytes, file: str) -> dict[str, Any]:
 
 
 def vouched_files(data: bytes, *, file: str = LEDGER_FILE) -> frozenset[str]:
-    """The names of all files that a ledger vouches for, data files included. Nothing else is decoded.
+    """The names of all files that a ledger vouches for, data files included. Nothing else is
+    decoded.
 
     Raises `CorruptCheckpoint`.
     """
@@ -139,7 +155,9 @@ def vouched_files(data: bytes, *, file: str = LEDGER_FILE) -> frozenset[str]:
         names = [*fields["chunks"]["files"], *(name for name, _, _ in fields["files"])]
         return frozenset(_safe(name) for name in names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptCheckpoint(f"not a ledger: {type(error).__name__}: {error}", file=file) from error
+        raise CorruptCheckpoint(
+            f"not a ledger: {type(error).__name__}: {error}", file=file
+        ) from error
 
 
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
@@ -151,10 +169,24 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"no such layout: {container!r} {driver!r}")
     values = {int(i): decode_value(value) for i, value in fields["values"]}
     files = tuple(FileRecord(_safe(name), int(n), int(crc, 16)) for name, n, crc in fields["files"])
-    known = {"container", "array_driver", "block_bytes", "tree", "specs", "leaves", "values", "chunks", "files"}
-    facts = {name: value for name, value in fields.items() if name not in known | {"crc32c", "pertinax"}}
+    known = {
+        "container",
+        "array_driver",
+        "block_bytes",
+        "tree",
+        "specs",
+        "leaves",
+        "values",
+        "chunks",
+        "files",
+    }
+    facts = {
+        name: value for name, value in fields.items() if name not in known | {"crc32c", "pertinax"}
+    }
     _check_chunks(leaves, chunks, values)
-    return Manifest("pertinax", root, leaves, chunks, values, driver, container, files, facts)
+    return Manifest(
+        "pertinax", root, leaves, chunks, values, driver, container, files=files, facts=facts
+    )
 
 
 def _leaves(fields: Mapping[str, Any], root: Node) -> tuple[StoredLeaf, ...]:
@@ -163,11 +195,14 @@ def _leaves(fields: Mapping[str, Any], root: Node) -> tuple[StoredLeaf, ...]:
     rows = _unpack(fields["leaves"]["spec"], np.int32).tolist()
     paths = leaf_paths(root)
     if not len(paths) == len(names) == len(rows) == len(set(names)):
-        raise ValueError(f"{len(paths)} leaves in the tree, {len(rows)} specs, {len(set(names))} names")
+        raise ValueError(
+            f"{len(paths)} leaves in the tree, {len(rows)} specs, {len(set(names))} names"
+        )
     if rows and not 0 <= min(rows) <= max(rows) < len(specs):
         raise ValueError("a leaf without a spec")
     return tuple(
-        StoredLeaf(path, str(name), *specs[row]) for path, name, row in zip(paths, names, rows, strict=True)
+        StoredLeaf(path, str(name), *specs[row])
+        for path, name, row in zip(paths, names, rows, strict=True)
     )
 
 
@@ -176,11 +211,15 @@ def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     shape, chunk_shape = tuple(fields["shape"]), tuple(fields["chunk_shape"])
     if kind not in _KINDS or codec not in _CODECS or len(shape) != len(chunk_shape):
         raise ValueError(f"not a leaf: {fields!r:.200}")
-    if not all(type(n) is int and n >= 0 for n in shape) or not all(type(n) is int and n > 0 for n in chunk_shape):
+    if not all(type(n) is int and n >= 0 for n in shape) or not all(
+        type(n) is int and n > 0 for n in chunk_shape
+    ):
         raise ValueError(f"not a shape: {shape} in chunks of {chunk_shape}")
     texts = [fields[name] for name in ("dtype", "storage_dtype")]
     optional = [fields[name] for name in ("sharding", "impl")]
-    if not all(isinstance(t, str) for t in texts) or not all(t is None or isinstance(t, str) for t in optional):
+    if not all(isinstance(t, str) for t in texts) or not all(
+        t is None or isinstance(t, str) for t in optional
+    ):
         raise ValueError(f"not a leaf: {fields!r:.200}")
     _check_spec(kind, codec, shape, chunk_shape, texts)
     return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional
@@ -195,7 +234,9 @@ def _check_spec(kind: str, codec: str, shape: Shape, chunk_shape: Shape, dtypes:
     visible, stored = map(numpy_dtype, dtypes)
     if codec == "tensorstore" or kind in ("str", "foreign") or visible.itemsize != stored.itemsize:
         raise ValueError(f"a {kind} of dtype {dtypes[0]!r}, stored as {dtypes[1]!r} in {codec}")
-    if len(shape) > _MAX_RANK or any(math.prod(max(1, n) for n in s) > _MAX_ARRAY_BYTES for s in (shape, chunk_shape)):
+    if len(shape) > _MAX_RANK or any(
+        math.prod(max(1, n) for n in s) > _MAX_ARRAY_BYTES for s in (shape, chunk_shape)
+    ):
         raise ValueError(f"an array of shape {shape} in chunks of {chunk_shape}")
     if kind in ("generic", "bool", "int", "float", "complex") and shape:
         raise ValueError(f"a {kind} of shape {shape}")
@@ -235,8 +276,11 @@ def block_counts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return -(-lengths // BLOCK_BYTES)
 
 
-def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Mapping[int, Any]) -> None:
-    """Every leaf has each chunk of its grid exactly once, in order, and raw chunks have the bytes of their elements.
+def _check_chunks(
+    leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Mapping[int, Any]
+) -> None:
+    """Every leaf has each chunk of its grid exactly once, in order, and raw chunks have the bytes
+    of their elements.
 
     Rows of no leaf (-1), the container's own bytes, stand before all others.
     """
@@ -248,7 +292,11 @@ def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Ma
     for i, leaf in enumerate(leaves):
         key = (leaf.shape, leaf.chunk_shape, leaf.codec)
         if key not in grids:
-            grids[key] = 0 if leaf.codec in ("none", "tensorstore") else grid_size(leaf.shape, leaf.chunk_shape)
+            grids[key] = (
+                0
+                if leaf.codec in ("none", "tensorstore")
+                else grid_size(leaf.shape, leaf.chunk_shape)
+            )
         if counts[i] != grids[key] or (leaf.codec == "none") != (i in values):
             raise ValueError(f"leaf {leaf.name!r} has {counts[i]} chunks of {grids[key]}")
         if leaf.codec == "none" and type(values[i]).__name__ != leaf.kind:
@@ -256,7 +304,8 @@ def _check_chunks(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Ma
     owners, ordinals = chunks.leaf[stored], chunks.ordinal[stored]
     firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     if len(owners) and (
-        (np.diff(chunks.leaf) < 0).any() or (ordinals != np.arange(len(owners)) - firsts[owners]).any()
+        (np.diff(chunks.leaf) < 0).any()
+        or (ordinals != np.arange(len(owners)) - firsts[owners]).any()
     ):
         raise ValueError("chunks out of order")
     _check_lengths(leaves, chunks)
@@ -278,9 +327,13 @@ def _check_lengths(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable) -> None:
         if key not in sizes:
             sizes[key] = math.prod(leaf.chunk_shape) * numpy_dtype(leaf.storage_dtype).itemsize
         if leaf.codec == "raw" and length != sizes[key]:
-            raise ValueError(f"a chunk of {leaf.name!r} has {length} bytes, its elements {sizes[key]}")
+            raise ValueError(
+                f"a chunk of {leaf.name!r} has {length} bytes, its elements {sizes[key]}"
+            )
         if sizes[key] > length * _MAX_RATIO:
-            raise ValueError(f"{length} bytes cannot unfold into the {sizes[key]} of a chunk of {leaf.name!r}")
+            raise ValueError(
+                f"{length} bytes cannot unfold into the {sizes[key]} of a chunk of {leaf.name!r}"
+            )
 
 
 def _unpack(text: Any, dtype: type) -> NDArray[Any]:

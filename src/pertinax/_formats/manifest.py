@@ -1,7 +1,7 @@
 """The manifest: what a checkpoint contains, whichever format it is in.
 
-Knows leaves by name, type and shape, and where each chunk of their bytes lies. Knows nothing of how a format writes
-that down (`ledger`, `metadata`, `zarr`, `ocdbt`) nor of live arrays (`_device`).
+Knows leaves by name, type and shape, and where each chunk of their bytes lies. Knows nothing of how
+a format writes that down (`ledger`, `metadata`, `zarr`, `ocdbt`) nor of live arrays (`_device`).
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,24 @@ LeafKind = Literal[
 ]
 """What a leaf was in the program that saved it.
 
-`jax` a `jax.Array`; `key` one of typed PRNG keys; `numpy` an array, `generic` a scalar of numpy; then Python's own;
+`jax` a `jax.Array`; `key` one of typed PRNG keys; `numpy` an array, `generic` a scalar of numpy;
+then Python's own;
 `foreign` a value that only a type handler of the user can read (Orbax door).
 """
 
 Codec = Literal["raw", "zstd", "shard", "shard+zstd", "tensorstore", "none"]
 """How a chunk's elements become stored bytes.
 
-`raw` C-order little-endian elements; `zstd` one zstd frame of them; `shard` a Zarr v3 `sharding_indexed` chunk with
-one inner chunk of raw elements (then 16 bytes of index and a CRC-32C), `shard+zstd` the same with a zstd frame inside;
-`tensorstore` only TensorStore can tell; `none` the leaf has no chunks (its value is in `Manifest.values`).
+`raw` C-order little-endian elements; `zstd` one zstd frame of them; `shard` a Zarr v3
+`sharding_indexed` chunk with one inner chunk of raw elements (then 16 bytes of index and a
+CRC-32C), `shard+zstd` the same with a zstd frame inside;
+`tensorstore` only TensorStore can tell; `none` the leaf has no chunks (its value is in
+`Manifest.values`).
 """
 
 BLOCK_BYTES = 1 << 20
-"""One checksum covers at most this many stored bytes of a chunk, so that a range can be verified alone."""
+"""One checksum covers at most this many stored bytes of a chunk, so that a range can be verified
+alone."""
 
 
 class StoredLeaf(NamedTuple):
@@ -43,12 +47,15 @@ class StoredLeaf(NamedTuple):
         path: where it stands in the tree.
         name: its name in the container: Orbax's parameter name, unique within the item.
         kind: what it was in the saving program.
-        dtype: name of the dtype that the program sees (`bfloat16`, `float32`, ...; for `key` that of the key data).
+        dtype: name of the dtype that the program sees (`bfloat16`, `float32`, ...; for `key` that
+            of the key data).
         shape: its global shape (for `key` that of the key data).
-        storage_dtype: name of the dtype in the file; differs from `dtype` where Zarr has no word for it.
+        storage_dtype: name of the dtype in the file; differs from `dtype` where Zarr has no word
+            for it.
         chunk_shape: elements of one chunk along each dimension, at least 1 each.
         codec: how chunks are encoded.
-        sharding: how it was laid out, as the JSON text that Orbax keeps in `_sharding`; None when unknown.
+        sharding: how it was laid out, as the JSON text that Orbax keeps in `_sharding`; None when
+            unknown.
         impl: name of the PRNG implementation of a `key`.
         fill: what an absent chunk means: an element value, or None when every chunk must be there.
     """
@@ -69,17 +76,21 @@ class StoredLeaf(NamedTuple):
 INLINE_FILE = ""
 """The name, in a chunk table, of a file that does not exist: its bytes are `Manifest.inline`.
 
-Small chunks of Orbax's lie inside compressed nodes of its database, so no range of any file holds them as they are.
+Small chunks of Orbax's lie inside compressed nodes of its database, so no range of any file holds
+them as they are.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
-    """All chunks of an item, one row each, by columns; rows of one leaf stand together in grid order.
+    """All chunks of an item, one row each, by columns; rows of one leaf stand together in grid
+    order.
 
-    `leaf[i]` position of the leaf, `ordinal[i]` position of the chunk in the leaf's C-order grid, `file[i]` position in
-    `files`, `offset[i]` and `length[i]` bytes in that file. `crc` holds one CRC-32C per started `BLOCK_BYTES` of each
-    chunk, chunk after chunk, or is None in a checkpoint without checksums. `files` are relative to the item.
+    `leaf[i]` position of the leaf, `ordinal[i]` position of the chunk in the leaf's C-order grid,
+    `file[i]` position in
+    `files`, `offset[i]` and `length[i]` bytes in that file. `crc` holds one CRC-32C per started
+    `BLOCK_BYTES` of each chunk, chunk after chunk, or is None in a checkpoint without checksums.
+    `files` are relative to the item.
     """
 
     files: tuple[str, ...]
@@ -96,7 +107,9 @@ class ChunkTable:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """Another file of the checkpoint, as written: its name relative to the ledger, bytes and CRC-32C."""
+    """Another file of the checkpoint, as written: its name relative to the ledger, bytes and
+    CRC-32C.
+    """
 
     name: str
     length: int
@@ -108,7 +121,8 @@ class Manifest:
     """What one item of a checkpoint contains.
 
     Attributes:
-        source: the format's name as `describe` shows it: `pertinax` (verified) or `orbax` (unverified).
+        source: the format's name as `describe` shows it: `pertinax` (verified) or `orbax`
+            (unverified).
         root: the skeleton of the tree.
         leaves: in the order in which `root` has them.
         chunks: where their bytes lie.

@@ -3,7 +3,7 @@
 Knows that there is nobody else. Knows nothing of networks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from pertinax._hosts.contract import Topology
@@ -14,7 +14,7 @@ from pertinax._hosts.contract import Topology
 class Alone:
     """`Hosts` for a single process."""
 
-    topology: Topology = Topology(0, 1)
+    topology: Topology = field(default_factory=lambda: Topology(0, 1))
 
     def barrier(self, name: str, *, timeout_s: float) -> None:
         """Nobody to wait for."""

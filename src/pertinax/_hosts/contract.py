@@ -1,7 +1,8 @@
 """The contract between a save and the other processes of its job.
 
-Knows processes, agreement and waiting. Knows nothing of arrays, files or checkpoints. Implementations may be called
-from the writer thread, so none of these may use device collectives; every wait has a deadline and names who is absent.
+Knows processes, agreement and waiting. Knows nothing of arrays, files or checkpoints.
+Implementations may be called from the writer thread, so none of these may use device collectives;
+every wait has a deadline and names who is absent.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Who we all are: this process is number `process` of `process_count`; `primary` decides for all."""
+    """Who we all are: this process is number `process` of `process_count`; `primary` decides for
+    all.
+    """
 
     process: int
     process_count: int
@@ -35,7 +38,9 @@ class Hosts(Protocol):
         ...
 
     def barrier(self, name: str, *, timeout_s: float) -> None:
-        """Return when every process has come to the barrier `name`; raise, naming the absent, at the deadline."""
+        """Return when every process has come to the barrier `name`; raise, naming the absent, at
+        the deadline.
+        """
         ...
 
     def agree(self, name: str, value: Any, *, timeout_s: float) -> Any:
@@ -43,7 +48,9 @@ class Hosts(Protocol):
         ...
 
     def gather(self, name: str, value: Any, *, timeout_s: float) -> list[Any] | None:
-        """All processes' values in process order on the primary, None elsewhere. Carries failures: see `fail`."""
+        """All processes' values in process order on the primary, None elsewhere. Carries failures:
+        see `fail`.
+        """
         ...
 
     def fail(self, name: str, error: BaseException) -> None:

@@ -1,6 +1,7 @@
 """Chunks: how a stored array is cut, and which chunks a region touches.
 
-Knows grids of equal chunks and the rule that picks their shape. Knows nothing of codecs, keys or files.
+Knows grids of equal chunks and the rule that picks their shape. Knows nothing of codecs, keys or
+files.
 """
 
 import math
@@ -71,9 +72,10 @@ def choose_chunk_shape(
 ) -> Shape:
     """The shape of the chunks of an array that is written in pieces of `write_shape`.
 
-    Without a limit a chunk is a piece. With one, dimensions are cut to divisors of the piece until a chunk has at most
-    `limit_bytes` bytes of `itemsize` each: first along `shard_axes`, then along dimensions that are divided already, the
-    largest first, then along all. Source: format specification, section 11.
+    Without a limit a chunk is a piece. With one, dimensions are cut to divisors of the piece until
+    a chunk has at most
+    `limit_bytes` bytes of `itemsize` each: first along `shard_axes`, then along dimensions that are
+    divided already, the largest first, then along all. Source: format specification, section 11.
 
     Raises `ValueError` if the shapes differ in rank or the limit is below one element.
     """

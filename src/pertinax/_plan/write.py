@@ -1,12 +1,11 @@
 """The write plan: which chunks this process writes, and where in its data file each one goes.
 
-Knows shapes, owned boxes and alignment. Knows nothing of live arrays or of files. Every process can compute the plan
-of every other one from what all know.
+Knows shapes, owned boxes and alignment. Knows nothing of live arrays or of files. Every process can
+compute the plan of every other one from what all know.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,8 @@ LARGE_ALIGNMENT = 4096
 
 
 class ArrayPieces(NamedTuple):
-    """The part of one array that this process writes: `boxes` of it, cut into chunks of `chunk_shape`.
+    """The part of one array that this process writes: `boxes` of it, cut into chunks of
+    `chunk_shape`.
 
     `encoded`: its chunks are compressed, so that nobody knows their stored lengths yet.
     """
@@ -38,7 +38,9 @@ class ArrayPieces(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One chunk to write: `box` of leaf `leaf`, from its `source`-th owned box, `length` bytes when raw."""
+    """One chunk to write: `box` of leaf `leaf`, from its `source`-th owned box, `length` bytes when
+    raw.
+    """
 
     leaf: int
     source: int
@@ -49,10 +51,12 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WritePlan:
-    """Pieces in three runs: `packed` small ones, laid out one after the other; `placed` large ones; the rest appended.
+    """Pieces in three runs: `packed` small ones, laid out one after the other; `placed` large ones;
+    the rest appended.
 
-    `offsets` has the place of each packed and placed piece. The packed ones fill the first `packed_bytes` of the file,
-    all that have a place the first `placed_bytes`; `total_bytes` counts the raw bytes of the others as well.
+    `offsets` has the place of each packed and placed piece. The packed ones fill the first
+    `packed_bytes` of the file, all that have a place the first `placed_bytes`; `total_bytes` counts
+    the raw bytes of the others as well.
     """
 
     pieces: tuple[Piece, ...]
@@ -65,14 +69,18 @@ class WritePlan:
 
 
 def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
-    """Lay out all chunks in one file: small ones first, packed; then large ones, on page boundaries."""
+    """Lay out all chunks in one file: small ones first, packed; then large ones, on page
+    boundaries.
+    """
     whole: dict[tuple[Box, int], int] = {}
     pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, whole)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
     large = [p for p in pieces if p.length >= SMALL_BYTES]
     appended = [piece for array in arrays if array.encoded for piece in _pieces(array, whole)]
     small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
-    large_offsets, placed_bytes = _offsets(large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT)
+    large_offsets, placed_bytes = _offsets(
+        large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT
+    )
     if not large:
         placed_bytes = packed_bytes
     return WritePlan(
@@ -92,7 +100,9 @@ def align(offset: int, alignment: int) -> int:
 
 
 def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArray[np.int64], int]:
-    """Offset of each piece, and the end of the last one (of its padding, so that the next start is aligned)."""
+    """Offset of each piece, and the end of the last one (of its padding, so that the next start is
+    aligned).
+    """
     lengths = np.fromiter((p.length for p in pieces), np.int64, len(pieces))
     ends = np.cumsum(-(-lengths // alignment) * alignment)
     offsets = start + np.concatenate([np.zeros(1, np.int64), ends])[:-1] if len(pieces) else ends
@@ -100,7 +110,9 @@ def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArr
 
 
 def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece]:
-    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk, as most are."""
+    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk, as most
+    are.
+    """
     if array.chunk_shape == array.shape and len(array.boxes) == 1:
         box = array.boxes[0]
         length = whole.get((box, array.itemsize))
@@ -113,6 +125,12 @@ def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece
         for index in chunks_touching(box, array.chunk_shape):
             chunk = chunk_box(index, array.chunk_shape, array.shape)
             if not box.contains(chunk):
-                raise ValueError(f"chunk {chunk} of leaf {array.leaf} reaches out of the owned box {box}")
-            out.append(Piece(array.leaf, source, ordinal_of(index, grid), chunk, chunk.size * array.itemsize))
+                raise ValueError(
+                    f"chunk {chunk} of leaf {array.leaf} reaches out of the owned box {box}"
+                )
+            out.append(
+                Piece(
+                    array.leaf, source, ordinal_of(index, grid), chunk, chunk.size * array.itemsize
+                )
+            )
     return out

@@ -314,7 +314,9 @@ def _failure(number: int, path: str) -> OSError:
 
 
 def sync_file(store: object, path: str) -> None:
-    """Make the bytes of an existing file durable, if it is one of this machine: user code may not have synced it."""
+    """Make the bytes of an existing file durable, if it is one of this machine: user code may not
+    have synced it.
+    """
     if isinstance(store, LocalStore):
         descriptor = os.open(path, _OPEN)
         try:

@@ -61,9 +61,9 @@ def reserve(descriptor: int, length: int) -> None:
 def begin_writeback(descriptor: int, offset: int, length: int) -> None:
     """Ask the kernel to start writing a range to the disk now, and do not wait: a hint, no promise.
 
-    Otherwise a save fills the page cache first and the disk idles, until `fsync` starts it: with the
-    hint 1 GiB took 0.4-0.6 s instead of 0.7-1.0 s. A failing disk is still reported by `fsync`, for
-    only waiting takes note of errors.
+    Otherwise a save fills the page cache first and the disk idles, until `fsync` starts it: with
+    the hint 1 GiB took 0.4-0.6 s instead of 0.7-1.0 s. A failing disk is still reported by `fsync`,
+    for only waiting takes note of errors.
     """
     if sys.platform != "linux" or ctypes.sizeof(_OFF_T) != 8:
         return

@@ -1,7 +1,8 @@
 """Workers: the few threads that move bytes.
 
-Knows threads and tasks. Knows nothing of what the tasks do. The standard library's executor refuses work as soon as
-the main thread ends, which is exactly when a save in the background must still finish; these go on until closed.
+Knows threads and tasks. Knows nothing of what the tasks do. The standard library's executor refuses
+work as soon as the main thread ends, which is exactly when a save in the background must still
+finish; these go on until closed.
 """
 
 import queue
@@ -17,7 +18,9 @@ _Task = tuple["Future[Any]", Callable[[], Any]]
 
 @final
 class Workers:
-    """A pool of `count` threads, called `name-0`, `name-1`, ... Close it, or use it as a context manager."""
+    """A pool of `count` threads, called `name-0`, `name-1`, ... Close it, or use it as a context
+    manager.
+    """
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -42,7 +45,9 @@ class Workers:
         return future
 
     def run_all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
-        """Results in order. The first failure cancels what has not begun, and is raised once all is still."""
+        """Results in order. The first failure cancels what has not begun, and is raised once all is
+        still.
+        """
         futures = [self.submit(task) for task in tasks]
         done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         failed = next((f for f in futures if f in done and f.exception() is not None), None)

@@ -1,8 +1,8 @@
 """From a live tree to its leaves and its skeleton.
 
-Knows Python's containers by heart and asks JAX's registry about all others. Knows nothing of what leaves are.
-Dictionaries keep the order in which they were filled, and their keys may be of any type: JAX itself sorts keys, and
-refuses a dictionary whose keys cannot be compared.
+Knows Python's containers by heart and asks JAX's registry about all others. Knows nothing of what
+leaves are. Dictionaries keep the order in which they were filled, and their keys may be of any
+type: JAX itself sorts keys, and refuses a dictionary whose keys cannot be compared.
 """
 
 import collections
@@ -17,7 +17,14 @@ from pertinax._tree.paths import Key, Path, path_text
 from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node, NodeKind, encode_value, is_plain
 
 _PLAIN_LEAVES = frozenset({int, float, bool, complex, str, bytes})
-_FACTORIES: Mapping[str, Callable[[], Any]] = {"list": list, "dict": dict, "int": int, "float": float, "set": set, "str": str}
+_FACTORIES: Mapping[str, Callable[[], Any]] = {
+    "list": list,
+    "dict": dict,
+    "int": int,
+    "float": float,
+    "set": set,
+    "str": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,9 @@ def flatten(tree: Any) -> Flat:
 
 def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
     if len(path) > MAX_DEPTH:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep at {path[0].value}/{path[1].value}/...")
+        raise ValueError(
+            f"nested more than {MAX_DEPTH} deep at {path[0].value}/{path[1].value}/..."
+        )
     if value is None:
         return NONE
     children = children_of(value)
@@ -57,17 +66,25 @@ def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
 
 
 def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:
-    """The same list if all keys can be written down; else one with the text of keys, as Orbax has it."""
+    """The same list if all keys can be written down; else one with the text of keys, as Orbax has
+    it.
+    """
     if all(type(key.value) is str or is_plain(key.value) for key, _ in children):
         return children
     texts = [str(key.value) for key, _ in children]
     if len(set(texts)) < len(texts):
-        raise ValueError(f"two keys at {path_text(path)!r} have the same text: {', '.join(sorted(texts))[:200]}")
-    return [(Key(key.kind, text), child) for (key, child), text in zip(children, texts, strict=True)]
+        raise ValueError(
+            f"two keys at {path_text(path)!r} have the same text: {', '.join(sorted(texts))[:200]}"
+        )
+    return [
+        (Key(key.kind, text), child) for (key, child), text in zip(children, texts, strict=True)
+    ]
 
 
 def children_of(value: Any) -> list[tuple[Key, Any]] | None:
-    """Keys and children of one container, or None if `value` is a leaf. `None` itself is an empty container."""
+    """Keys and children of one container, or None if `value` is a leaf. `None` itself is an empty
+    container.
+    """
     kind = type(value)
     if kind in _PLAIN_LEAVES or isinstance(value, Array):
         return None
@@ -76,7 +93,9 @@ def children_of(value: Any) -> list[tuple[Key, Any]] | None:
     if kind is list or kind is tuple:
         return [(Key("index", i), child) for i, child in enumerate(value)]
     if is_namedtuple(value):
-        return [(Key("attr", name), child) for name, child in zip(value._fields, value, strict=True)]
+        return [
+            (Key("attr", name), child) for name, child in zip(value._fields, value, strict=True)
+        ]
     return _registered_children(value)
 
 
@@ -90,8 +109,13 @@ def _registered_children(value: Any) -> list[tuple[Key, Any]] | None:
         return []
     if tree_util.default_registry.flatten_one_level(value) is None:
         return None
-    pairs, _ = tree_util.tree_flatten_with_path(value, is_leaf=lambda x: x is not value)
+    pairs, _ = tree_util.tree_flatten_with_path(value, is_leaf=_other_than(value))
     return [(_key_of(keypath[0], i), child) for i, (keypath, child) in enumerate(pairs)]
+
+
+def _other_than(value: Any) -> Callable[[Any], bool]:
+    """Stops JAX one level below `value`."""
+    return lambda part: part is not value
 
 
 def _key_of(entry: Any, position: int) -> Key:
@@ -139,7 +163,9 @@ def static_fields(value: Any, child_names: set[Any]) -> dict[str, Any] | None:
     if not child_names <= set(names):
         return None
     try:
-        return {name: encode_value(getattr(value, name)) for name in names if name not in child_names}
+        return {
+            name: encode_value(getattr(value, name)) for name in names if name not in child_names
+        }
     except (TypeError, AttributeError):
         return None
 

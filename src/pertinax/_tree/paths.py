@@ -30,7 +30,9 @@ def exact_path(path: Path) -> tuple[Hashable, ...]:
 
     `True`, `1` and `1.0` are equal in Python, but they are not the same key of a tree.
     """
-    return tuple([(type(key), key) if type(key) is bool or type(key) is float else key for _, key in path])
+    return tuple(
+        [(type(key), key) if type(key) is bool or type(key) is float else key for _, key in path]
+    )
 
 
 def text_path(path: Path) -> tuple[str, ...]:

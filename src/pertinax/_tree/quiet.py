@@ -1,7 +1,8 @@
 """Quiet: no garbage collection while thousands of objects are made that all stay alive.
 
-Knows Python's collector. Knows nothing of what is made. Each of its full passes walks every object of the program,
-JAX's modules included, finds nothing, and stops all threads meanwhile: a quarter of the time of a load of 10,000 leaves.
+Knows Python's collector. Knows nothing of what is made. Each of its full passes walks every object
+of the program, JAX's modules included, finds nothing, and stops all threads meanwhile: a quarter of
+the time of a load of 10,000 leaves.
 """
 
 import contextlib
@@ -14,7 +15,9 @@ MANY = 1000
 
 @contextlib.contextmanager
 def collector_paused(leaves: int) -> Iterator[None]:
-    """No automatic garbage collection inside, if there are many leaves and nobody else has switched it off."""
+    """No automatic garbage collection inside, if there are many leaves and nobody else has switched
+    it off.
+    """
     if leaves < MANY or not gc.isenabled():
         yield
         return

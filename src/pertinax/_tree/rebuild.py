@@ -1,7 +1,8 @@
 """From leaves back to a tree: after the skeleton alone, or into the shape of a living target.
 
-Knows how containers are made. Never imports a module that a file names: a class is used only if the program has
-imported it already, and it is filled without calling its code. What cannot be made comes back as a dict.
+Knows how containers are made. Never imports a module that a file names: a class is used only if the
+program has imported it already, and it is filled without calling its code. What cannot be made
+comes back as a dict.
 """
 
 import collections
@@ -24,8 +25,8 @@ ABSENT = object()
 def rebuild(root: Node, leaves: Sequence[Any]) -> Any:
     """The tree that `root` describes, with `leaves` in flattening order.
 
-    `ABSENT` leaves are left out, and then so are empty containers. A sequence that lacks some of its elements comes back
-    as a dict from position to element.
+    `ABSENT` leaves are left out, and then so are empty containers. A sequence that lacks some of
+    its elements comes back as a dict from position to element.
     """
     partial = any(leaf is ABSENT for leaf in leaves)
     return _build(root, iter(leaves), ABSENT if partial else None)
@@ -82,13 +83,16 @@ def _items(node: Node, children: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _class_named(name: str | None) -> type | None:
-    """The class, if some module of this process has it. Nothing is imported: files do not run code."""
+    """The class, if some module of this process has it. Nothing is imported: files do not run
+    code.
+    """
     module, _, qualname = (name or "").partition(":")
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
-        # `vars`, not `getattr`: a module or class with a dynamic __getattr__ must not run for a file's sake.
+        # `vars`, not `getattr`: a module or class with a dynamic __getattr__ must not run for a
+        # file's sake.
         found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    return cast("type", found) if isinstance(found, type) else None
+    return found if isinstance(found, type) else None
 
 
 def _namedtuple(node: Node, children: list[Any]) -> Any:
@@ -105,8 +109,11 @@ def _namedtuple(node: Node, children: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _stand_in(name: str, fields: tuple[str, ...]) -> Any:
-    """A named tuple for a class that is not there; the same one each time, so that trees compare."""
-    return collections.namedtuple(name, fields)  # noqa: PYI024 - made at run time
+    """A named tuple for a class that is not there; the same one each time, so that trees
+    compare.
+    """
+    # The fields come from the file, so there are no types to give.
+    return collections.namedtuple(name, fields)  # noqa: PYI024 # pyright: ignore[reportUntypedNamedTuple]
 
 
 def _dataclass_named(node: Node) -> type | None:
@@ -167,7 +174,9 @@ def empty_paths(root: Node) -> list[Path]:
 
 
 def node_at(root: Node, path: Path) -> Node | None:
-    """The node of a skeleton at `path`, by the very keys or else by their text; None if there is none."""
+    """The node of a skeleton at `path`, by the very keys or else by their text; None if there is
+    none.
+    """
     node = root
     for key in path:
         exact = [i for i, own in enumerate(node.keys) if own.value == key.value]

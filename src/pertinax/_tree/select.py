@@ -1,7 +1,7 @@
 """Selecting: which leaves a glob means.
 
-Knows paths as text. `*` and `?` stay within one key, `**` crosses keys, and a pattern that names a container means all
-below it. Knows nothing of leaves.
+Knows paths as text. `*` and `?` stay within one key, `**` crosses keys, and a pattern that names a
+container means all below it. Knows nothing of leaves.
 """
 
 import re
@@ -11,7 +11,9 @@ from pertinax._tree.paths import Path, path_text
 
 
 def select_paths(paths: Sequence[Path], patterns: str | Sequence[str]) -> list[bool]:
-    """For each path whether some pattern matches it. Raises `ValueError` for a pattern that matches nothing."""
+    """For each path whether some pattern matches it. Raises `ValueError` for a pattern that matches
+    nothing.
+    """
     listed = [patterns] if isinstance(patterns, str) else list(patterns)
     texts = [path_text(path) for path in paths]
     chosen = [False] * len(texts)

@@ -1,6 +1,7 @@
 """Skeletons: the shape of a tree without its leaves.
 
-Knows which container stands where, with which keys, and how to say so in JSON. Knows nothing of live objects:
+Knows which container stands where, with which keys, and how to say so in JSON. Knows nothing of
+live objects:
 `flatten` makes skeletons from them, `rebuild` makes them from skeletons.
 """
 
@@ -34,8 +35,10 @@ MAX_INT_BITS = 14_000
 class Node:
     """One container (or leaf) of a skeleton.
 
-    `keys[i]` leads to `children[i]`. `type_name` is `module:qualname` of a class that plain Python does not have.
-    `static` holds what the class keeps beside its children, as JSON (fields of a dataclass, a default factory).
+    `keys[i]` leads to `children[i]`. `type_name` is `module:qualname` of a class that plain Python
+    does not have.
+    `static` holds what the class keeps beside its children, as JSON (fields of a dataclass, a
+    default factory).
     """
 
     kind: NodeKind
@@ -75,7 +78,8 @@ def walk(root: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
             yield (*path, key), child
 
 
-# --- JSON. A leaf is 0, None is null; every other node is an object with short names, for there are many of them.
+# --- JSON. A leaf is 0, None is null; every other node is an object with short names, for there are
+# many of them.
 
 
 def encode(node: Node) -> Any:
@@ -159,7 +163,7 @@ def _decode_key(data: Any, node_kind: str) -> Key:
         pair = cast("list[Any]", data)
         if len(pair) != 2 or not isinstance(pair[0], str) or pair[0] not in _KEY_KINDS:
             raise ValueError(f"a key cannot be {data!r:.60}")
-        return Key(pair[0], decode_value(pair[1]))
+        return Key(cast("KeyKind", pair[0]), decode_value(pair[1]))
     if default is None:
         raise ValueError(f"a key without its kind: {data!r:.60}")
     return Key(default, decode_value(data))

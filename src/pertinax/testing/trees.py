@@ -116,20 +116,20 @@ def numpy_arrays() -> st.SearchStrategy["np.ndarray[Any, Any]"]:
 def numpy_scalars() -> st.SearchStrategy[Any]:
     """Scalars of numpy."""
     dtypes = st.sampled_from([*PLAIN_DTYPES, *EXTENSION_DTYPES])
-    return st.builds(
-        lambda dtype, seed: filled((1,), dtype, seed)[0], dtypes, st.integers(0, 1 << 32)
-    )
+    return st.builds(_scalar, dtypes, st.integers(0, 1 << 32))
+
+
+def _scalar(dtype: str, seed: int) -> Any:
+    return filled((1,), dtype, seed)[0]
 
 
 def jax_arrays() -> st.SearchStrategy[jax.Array]:
     """Arrays on the default device."""
-    seeds = st.integers(0, 1 << 32)
-    return st.builds(
-        lambda shape, dtype, seed: jnp.asarray(filled(shape, dtype, seed)),
-        shapes(),
-        st.sampled_from(JAX_DTYPES),
-        seeds,
-    )
+    return st.builds(_on_device, shapes(), st.sampled_from(JAX_DTYPES), st.integers(0, 1 << 32))
+
+
+def _on_device(shape: tuple[int, ...], dtype: str, seed: int) -> jax.Array:
+    return jnp.asarray(filled(shape, dtype, seed))
 
 
 def prng_keys() -> st.SearchStrategy[jax.Array]:
@@ -295,7 +295,7 @@ def _differ_jax(wanted: jax.Array, found: jax.Array, path: str) -> Iterator[str]
     if wanted.dtype != found.dtype:
         yield f"{path}: {found.dtype} instead of {wanted.dtype}"
         return
-    if jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(wanted.dtype, jax.dtypes.prng_key):
         wanted, found = jax.random.key_data(wanted), jax.random.key_data(found)
     yield from _differ_numpy(np.asarray(wanted), np.asarray(found), path)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, cast, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from pertinax._formats.metadata.names import KeyType, OrbaxName
 from pertinax._formats.metadata.text import Json
