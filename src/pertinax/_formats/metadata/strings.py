@@ -29,9 +29,7 @@ def encode_strings(texts: Mapping[str, str]) -> bytes:
         for part in outer:
             below = here.setdefault(part, {})
             if isinstance(below, str):
-                raise ValueError(  # noqa: TRY004 - no wrong type, but no place
-                    f"the string {name!r:.80} continues the name of another"
-                )
+                raise ValueError(f"the string {name!r:.80} continues the name of another")
             here = cast("dict[str, Any]", below)
         if last in here:
             raise ValueError(f"the string {name!r:.80} has the place of another")

@@ -240,7 +240,7 @@ def _public(name: str) -> str:
 def check_args(items: Any, args: Any) -> None:
     """Raise `ValueError` for args that are not where args belong, or are none."""
     if isinstance(items, CheckpointArgs):
-        raise ValueError(  # noqa: TRY004 - mirrored
+        raise ValueError(
             "an instance of `CheckpointArgs` was passed for `items`: say `args=`, as in "
             f"`args={type(items).__name__}(...)`"
         )

@@ -44,9 +44,7 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
         cannot say.
         """
         if isinstance(item, CheckpointArgs):
-            raise ValueError(  # noqa: TRY004 - the mirrored API promises it
-                f"pass {type(item).__name__} with its keyword: args=..."
-            )
+            raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
         text = json.dumps(item if args is None else args.item)
         store, path = locate(directory)
         return [start(lambda: self._write(store, path, text.encode()), "pertinax-write-json")]

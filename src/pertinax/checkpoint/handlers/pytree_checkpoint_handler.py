@@ -140,9 +140,7 @@ def _bytes_of(gigabytes: float | None) -> int | None:
 
 def _refuse_args_as(item: Any) -> None:
     if isinstance(item, CheckpointArgs):
-        raise ValueError(  # noqa: TRY004 - the mirrored API promises it
-            f"pass {type(item).__name__} with its keyword: args=..."
-        )
+        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
 
 
 @register_with_handler(PyTreeCheckpointHandler, for_save=True)

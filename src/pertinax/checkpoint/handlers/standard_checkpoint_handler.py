@@ -119,9 +119,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
 
 def _given(item: Any, args: Any, otherwise: Any) -> Any:
     if isinstance(item, CheckpointArgs):
-        raise ValueError(  # noqa: TRY004 - the mirrored API promises it
-            f"pass {type(item).__name__} with its keyword: args=..."
-        )
+        raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
     return otherwise if args is None else args
 
 

@@ -172,9 +172,7 @@ class SingleDeviceShardingMetadata(ShardingMetadata):
         """From the fields of its JSON text. Raises `ValueError` if the name is missing."""
         name = deserialized_dict.get("device_str")
         if not isinstance(name, str):
-            raise ValueError(  # noqa: TRY004 - what is wrong is the text, not a call
-                "a SingleDeviceSharding needs device_str"
-            )
+            raise ValueError("a SingleDeviceSharding needs device_str")
         return cls(name)
 
     def to_serialized_string(self) -> str:
