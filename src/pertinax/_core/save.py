@@ -3,6 +3,7 @@
 Knows the order of a save and what `exists` means. Knows nothing of steps or policies.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import find_visible
+from pertinax._store.leftovers import clean_leftovers, find_visible, parent_of
 from pertinax.errors import CheckpointExists
 from pertinax.typing import PathLike, PyTree
 
@@ -60,7 +61,7 @@ def save(
     if _is_taken(where, final, options):
         return final
     contents = Contents({"": prepare(tree, options, "borrow")})
-    write_checkpoint(where, final, contents, options, progress)
+    _write(where, final, contents, options, progress)
     return final
 
 
@@ -79,10 +80,9 @@ def save_async(
 
     When this returns, you may donate or delete every array and overwrite every numpy array that you
     passed in: small leaves and numpy arrays have been copied, large JAX arrays are held by the
-        runtime until they are written. Memory
-    that JAX *aliases* from numpy (`jax.device_put` of an aligned array on a CPU) must not be
-    written to by JAX's own contract; if it is, the save notices (a sample is compared) and fails.
-    `snapshot="copy"` copies everything.
+    runtime until they are written. Memory that JAX *aliases* from numpy (`jax.device_put` of an
+    aligned array on a CPU) must not be written to by JAX's own contract; if it is, the save notices
+    (a sample is compared) and fails. `snapshot="copy"` copies everything.
 
     Args and errors are those of `save`; those found while writing are raised by `Pending.result()`.
     `on_done` is called with the handle when the save has ended, on the writer thread.
@@ -100,11 +100,24 @@ def save_async(
     contents = Contents({"": prepare(tree, options, snapshot)})
     return Pending(
         final,
-        lambda progress: write_checkpoint(where, final, contents, options, progress),
+        lambda progress: _write(where, final, contents, options, progress),
         begun_s=begun_s,
         total_bytes=contents.total_bytes,
         on_done=on_done,
     )
+
+
+def _write(
+    store: Store,
+    final: str,
+    contents: Contents,
+    options: SaveOptions,
+    progress: Progress | None,
+) -> None:
+    """Write, after making room: what dead processes left beside the path is of no use to anybody."""
+    with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
+        clean_leftovers(store, parent_of(final))
+    write_checkpoint(store, final, contents, options, progress)
 
 
 def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
