@@ -78,7 +78,7 @@ def test_every_misfit_is_told_at_once_with_both_sides_and_the_way_out(saved):
     assert set(found) == set(target)
     assert found["w"] == 'shapes="pad" fills it up with zeros'
     assert found["b"] == 'cast="lossless" converts it'
-    assert "same implementation" in found["k"]
+    assert "make the target with that one" in found["k"]
     assert "stored as str" in found["s"]
     assert "stored as bytes" in found["y"]
     assert 'cast="lossy"' in found["f"]

@@ -35,7 +35,7 @@ def all_pages() -> list[Path]:
 def examples(text: str) -> Iterator[Example]:
     """Python blocks in order; a block `text` right behind one is what it prints."""
     blocks = list(_FENCE.finditer(text))
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip(blocks, [*blocks[1:], None], strict=False):
         if block[1] != "python":
             continue
         output = None

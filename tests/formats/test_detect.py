@@ -25,7 +25,8 @@ def disk(*files: str, **contents: bytes) -> MemoryStore:
         (["/c/_METADATA", "/c/manifest.ocdbt"], "orbax"),
         (["/c/_METADATA", "/c/pertinax.json"], "pertinax"),
         (["/c/pertinax.json", "/c/d/0"], "pertinax"),
-        (["/c/state/_METADATA", "/c/metrics/metrics"], "step"),
+        (["/c/default/_METADATA", "/c/metrics/metrics"], "step"),
+        (["/c/run-a/_METADATA", "/c/notes"], "other"),
         (["/c/_CHECKPOINT_METADATA", "/c/state/_METADATA"], "step"),
         (["/c/_CHECKPOINT_METADATA", "/c/0/_METADATA"], "step"),
         (["/c/"], "other"),
@@ -49,13 +50,19 @@ def test_an_unpublished_save_is_unfinished_whatever_is_in_it(name):
 
 
 def test_the_items_of_a_step_are_listed():
-    store = disk("/c/b/_METADATA", "/c/a/metadata", "/c/x.orbax-checkpoint-tmp-1/_METADATA")
+    store = disk(
+        "/c/_CHECKPOINT_METADATA",
+        "/c/b/_METADATA",
+        "/c/a/metadata",
+        "/c/x.orbax-checkpoint-tmp-1/_METADATA",
+    )
     assert detect(store, "/c/").items == (("a", "other"), ("b", "orbax"))
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
+        (["/c/run-a/_METADATA", "/c/run-b/_METADATA"], "load /c/run-a"),
         (["/c/"], "empty"),
         (["/c"], "is a file"),
         (

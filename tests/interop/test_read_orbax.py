@@ -1,6 +1,5 @@
 """What today's Orbax writes, we read: every dtype, layout and sharding, bit for bit."""
 
-import dataclasses
 import json
 import os
 
@@ -202,6 +201,6 @@ def test_tensorstore_reads_any_box_of_what_we_know_of_a_leaf(tmp_path, use_ocdbt
     for box in (Box((0, 0), (9, 6)), Box((2, 1), (7, 2)), Box((3, 3), (3, 4))):
         found = read_with_tensorstore(path, manifest.leaves[0], box, **where)
         assert np.array_equal(found, tree["a"][box.slices])
-    other = dataclasses.replace(manifest.leaves[0], shape=(9, 5))
+    other = manifest.leaves[0]._replace(shape=(9, 5))
     with pytest.raises(CorruptCheckpoint, match="expected shape"):
         read_with_tensorstore(path, other, Box((0, 0), (1, 1)), **where)

@@ -279,7 +279,7 @@ def test_a_step_without_metrics_has_none() -> None:
         assert manager.metrics(1) is None
         assert manager.metrics(2) == {}
         assert manager.best("loss") is None
-        with pytest.raises(CheckpointNotFound, match=r"no step 3\. There are 1, 2"):
+        with pytest.raises(CheckpointNotFound, match=r"no step 3 in .*\. There are 1, 2"):
             manager.metrics(3)
 
 
@@ -309,7 +309,7 @@ def test_loading_takes_a_step_a_target_and_options() -> None:
     target = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     part = manager.load(1, target, extra="ignore")
     assert same(part, {"w": jnp.asarray(state(1)["w"])})
-    with pytest.raises(CheckpointNotFound, match=r"no step 3\. There are 1, 2"):
+    with pytest.raises(CheckpointNotFound, match=r"no step 3 in .*\. There are 1, 2"):
         manager.load(3)
     with pytest.raises(TypeError, match="colour"):
         manager.load(1, colour="red")  # type: ignore[call-arg]
