@@ -140,7 +140,13 @@ def test_exists_is_said_at_once_or_at_the_end():
     with pytest.raises(CheckpointExists):
         pending.result()
     assert pertinax.load("/d", store=store) == 4
-    assert sorted(entry.name for entry in store.list_dir("/")) == ["c", "d"]
+    store.gate.clear()
+    pending = pertinax.save_async("/d2", 5, store=store, exists="skip")
+    pertinax.save("/d2", 6, store=store.inner)
+    store.gate.set()
+    assert pending.result() == "/d2"
+    assert pertinax.load("/d2", store=store) == 6
+    assert sorted(entry.name for entry in store.list_dir("/")) == ["c", "d", "d2"]
     with pytest.raises(InvalidOption):
         pertinax.save_async("/e", 3, store=store, exists="no")
 

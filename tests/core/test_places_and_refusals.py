@@ -65,7 +65,17 @@ def test_escaped_urls_and_odd_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["", "s3://bucket/x", "gs://b/x", "hdfs://x/y", b"bytes", "nul\0byte"]
+    "place",
+    [
+        "",
+        "s3://bucket/x",
+        "gs://b/x",
+        "my-s3+x://b/x",
+        "file://host/x",
+        "file://x",
+        b"bytes",
+        "nul\0byte",
+    ],
 )
 def test_places_that_mean_nothing_are_refused(place):
     for verb in (
@@ -204,6 +214,12 @@ def test_a_disk_that_is_plainly_too_small_is_known_before_anything_is_written(ti
     with pytest.raises(StorageFull, match="free: make room"):
         pertinax.save(tiny_disk / "a" / "c", np.zeros(8 << 20, np.uint8))
     assert os.listdir(tiny_disk) == []
+
+
+def test_a_disk_is_not_called_too_small_for_what_compression_may_shrink(tiny_disk):
+    zeros = np.zeros(8 << 20, np.uint8)
+    path = pertinax.save(tiny_disk / "c", zeros, compression="zstd")
+    assert np.array_equal(pertinax.load(path), zeros)
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

@@ -1,6 +1,7 @@
 """What is read: only what is needed, once; what is mapped stays good, and is nobody else's."""
 
 import os
+import resource
 import shutil
 import threading
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import pertinax
 from pertinax._store.local import LocalStore
+from pertinax.errors import InvalidOption
 from pertinax.testing.trees import differences, filled
 from tests.core.scenes import CountingStore
 
@@ -190,6 +192,27 @@ def test_loads_leave_no_files_open_and_no_threads(big):
     assert open_files() == files
     assert threading.active_count() == threads
     assert differences(tree, kept[-1]) == []
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_checkpoint_of_more_files_than_a_program_may_open_is_read(tmp_path, mmap):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    tree = {f"k{i}": np.arange(3.0) + i for i in range(300)}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(tmp_path / "c", tree)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 150, limits[1]))
+    try:
+        loaded = pertinax.load(tmp_path / "c", mmap=mmap)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all(np.array_equal(loaded[key], tree[key]) for key in tree)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_verifying_with_no_thread_is_refused_and_does_not_wait_for_ever(big, threads):
+    with pytest.raises(InvalidOption, match="threads"):
+        pertinax.verify(big[1], threads=threads)
 
 
 def test_a_load_while_the_checkpoint_is_being_replaced_sees_one_whole_state(tmp_path):

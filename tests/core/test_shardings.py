@@ -145,6 +145,27 @@ def test_axis_names_and_specs_without_words_are_still_saved(tmp_path):
     pertinax.load(path, sharding="stored")
 
 
+@pytest.mark.parametrize("kind", list(jax.sharding.AxisType), ids=str)
+def test_a_stored_layout_has_the_axis_types_it_was_saved_with(tmp_path, kind):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    array = jax.device_put(np.arange(16.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec()))
+    path = pertinax.save(tmp_path / "c", array)
+    assert pertinax.load(path, sharding="stored").sharding == array.sharding
+
+
+def test_a_layout_that_names_an_axis_twice_is_none():
+    from pertinax._device.shardings import sharding_from_text
+
+    fields = {
+        "sharding_type": "NamedSharding",
+        "shape": [1],
+        "axis_names": ["x"],
+        "partition_spec": ["x", "x"],
+        "device_mesh": {"mesh": [{"id": 0}]},
+    }
+    assert sharding_from_text(json.dumps(fields)) is None
+
+
 def test_a_layout_for_devices_that_are_not_here_is_no_obstacle(tmp_path):
     """Written as if on 16 devices; the ledger's text is what another machine would have left."""
     from pertinax._device.shardings import sharding_from_text

@@ -391,6 +391,9 @@ def test_uncommitted_targets_come_back_uncommitted_and_committed_ones_committed(
         {"arrays": "torch"},
         {"sharding": "auto"},
         {"item": "params"},
+        {"select": []},
+        {"select": 5},
+        {"select": ["**", 5]},
     ],
     ids=str,
 )
@@ -407,6 +410,11 @@ def test_options_without_meaning_are_refused(saved, options):
         {"chunk_bytes": 0},
         {"chunk_bytes": -1},
         {"chunk_bytes": [1, 2]},
+        {"chunk_bytes": [0]},
+        {"chunk_bytes": [-8]},
+        {"chunk_bytes": 1e6},
+        {"chunk_bytes": [1.5]},
+        {"chunk_bytes": True},
     ],
     ids=str,
 )

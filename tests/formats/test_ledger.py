@@ -13,7 +13,7 @@ from pertinax._formats.crc import crc32c, file_crc
 from pertinax._formats.ledger import LEDGER_FILE, VERSION, decode_ledger, encode_ledger
 from pertinax._store.memory import MemoryStore
 from pertinax._tree.skeleton import encode
-from pertinax.errors import CorruptCheckpoint
+from pertinax.errors import CorruptCheckpoint, UnsupportedLeaf
 from pertinax.testing import trees as forest
 
 COLUMNS = ("leaf", "ordinal", "file", "offset", "length", "crc")
@@ -144,3 +144,28 @@ def test_chunks_that_do_not_add_up_are_refused():
     ):
         with pytest.raises(CorruptCheckpoint, match="not a ledger"):
             decode_ledger(forged(manifest, chunks=wrong))
+
+
+@pytest.mark.parametrize("kind", ["bool", "int", "float", "complex"])
+@pytest.mark.parametrize("value", [np.complex64(1), np.datetime64(1, "s"), np.timedelta64(1, "s")])
+def test_a_number_of_a_dtype_that_is_no_such_number_is_refused(kind, value):
+    manifest = decode_ledger(ledger_of(value))
+    leaf = manifest.leaves[0]._replace(kind=kind)
+    data = encode_ledger(dataclasses.replace(manifest, leaves=(leaf,)))
+    if kind == leaf.dtype.rstrip("0123456789"):
+        decode_ledger(data)
+        return
+    with pytest.raises(CorruptCheckpoint):
+        decode_ledger(data)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3, ">f4"), np.zeros(3, "M8[s]"), np.zeros((), "m8[s]")])
+def test_a_jax_array_of_a_dtype_that_jax_does_not_have_is_an_error_of_ours(array):
+    store = MemoryStore()
+    pertinax.save("/c", array, store=store)
+    file = store.find(f"/c/{LEDGER_FILE}")
+    manifest = decode_ledger(bytes(file.content))
+    leaf = manifest.leaves[0]._replace(kind="jax")
+    file.content[:] = encode_ledger(dataclasses.replace(manifest, leaves=(leaf,)))
+    with pytest.raises(UnsupportedLeaf, match="jax"):
+        pertinax.load("/c", store=store)

@@ -2,8 +2,7 @@
 
 Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a
 store well: local files are mapped, so that an array may be the file's own pages; others are read in
-    coalesced ranges. Knows nothing of
-elements or boxes.
+coalesced ranges. Knows nothing of elements or boxes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,8 @@ SEGMENT_BYTES = 16 * BLOCK_BYTES
 """What one thread reads or verifies at a time."""
 _GAP_BYTES = 64
 _PAGE_BYTES = 4096
+_OPEN_FILES = 32
+"""A checkpoint may have more files than a program may have open."""
 
 Stored = dict[int, NDArray[np.uint8]]
 """Row of the chunk table -> the bytes of that chunk."""
@@ -158,7 +159,10 @@ class ChunkBytes:
 
 
 class _Files:
-    """The data files of an item, opened when first needed."""
+    """The data files of an item, opened when first needed; no more than a few stay open.
+
+    `mapped` comes first, on one thread; then any thread may `read`.
+    """
 
     def __init__(self, store: Store, item: str, manifest: Manifest, *, use_map: bool) -> None:
         self._store = store
@@ -166,46 +170,58 @@ class _Files:
         self._names = manifest.chunks.files
         self._use_map = use_map
         self._readers: dict[int, Reader] = {}
+        self._lengths: dict[int, int] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
         if INLINE_FILE in self._names:  # small chunks of Orbax's, which lie inside compressed nodes
             inline = np.frombuffer(manifest.inline, np.uint8)
             self._maps[self._names.index(INLINE_FILE)] = inline
 
-    def _reader(self, file: int) -> Reader:
-        if file not in self._readers:
-            try:
-                self._readers[file] = self._store.open(f"{self._item}/{self._names[file]}")
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise CorruptCheckpoint("the file is missing", file=self._names[file]) from error
-        return self._readers[file]
+    def _open(self, file: int) -> Reader:
+        try:
+            return self._store.open(f"{self._item}/{self._names[file]}")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise CorruptCheckpoint("the file is missing", file=self._names[file]) from error
 
-    def _check_end(self, file: int, start: int, stop: int) -> Reader:
-        reader = self._reader(file)
-        if stop > reader.length:
+    def _check_end(self, file: int, start: int, stop: int) -> None:
+        length = self._lengths[file]
+        if stop > length:
             raise CorruptCheckpoint(
-                f"the file ends at byte {reader.length}",
-                file=self._names[file],
-                start=start,
-                stop=stop,
+                f"the file ends at byte {length}", file=self._names[file], start=start, stop=stop
             )
-        return reader
 
     def mapped(self, file: int, start: int, stop: int) -> NDArray[np.uint8] | None:
         """The whole file as memory (`start` and `stop` are checked against its end), or None."""
         if self._names[file] == INLINE_FILE:
             return self._maps[file]
-        reader = self._check_end(file, start, stop)
-        if not self._use_map:
-            return None
-        if file not in self._maps:
-            view = reader.map(populate=False)
-            self._maps[file] = None if view is None else np.frombuffer(view, np.uint8)
+        if file not in self._lengths:
+            self._meet(file)
+        self._check_end(file, start, stop)
         return self._maps[file]
+
+    def _meet(self, file: int) -> None:
+        """Open a file for the first time: map it, or else keep it open if there are not too many."""
+        reader = self._open(file)
+        try:
+            view = reader.map(populate=False) if self._use_map else None
+        except BaseException:
+            reader.close()
+            raise
+        self._maps[file] = None if view is None else np.frombuffer(view, np.uint8)
+        self._lengths[file] = reader.length
+        if view is None and len(self._readers) < _OPEN_FILES:
+            self._readers[file] = reader
+        else:
+            reader.close()  # the view stays good
 
     def read(self, file: int, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start`."""
+        self._check_end(file, start, start + len(buffer))
         try:
-            self._check_end(file, start, start + len(buffer)).read_into(start, buffer)
+            if file in self._readers:
+                self._readers[file].read_into(start, buffer)
+                return
+            with self._open(file) as reader:
+                reader.read_into(start, buffer)
         except EOFError as error:
             raise CorruptCheckpoint(
                 "the file became shorter while it was read",

@@ -4,7 +4,8 @@ Knows the order of a load. Knows nothing of formats and files beyond what opens 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -162,6 +163,10 @@ def _own_wish(leaf: StoredLeaf, sharding: Any, options: LoadOptions) -> Wish:
 def _selected(paths: Sequence[Any], select: str | Sequence[str] | None) -> list[bool]:
     if select is None:
         return [True] * len(paths)
+    if not isinstance(select, str) and not (
+        isinstance(select, Iterable) and all(isinstance(pattern, str) for pattern in select)
+    ):
+        raise InvalidOption(f"select={select!r} means nothing: give a glob or several")
     try:
         return select_paths(paths, select)
     except ValueError as error:
@@ -189,7 +194,7 @@ def _load_into(
         for i in picked
     ]
     if select is not None:
-        options = _without_extras(options)
+        options = replace(options, extra="ignore")  # it leaves stored leaves out by intent
     pairing = pair(leaves, paths, wishes, keepable=keepable, options=options)
     _refuse(opened, pairing.misfits, pairing.leaf_count)
     wanted = [
@@ -220,13 +225,6 @@ def _open_ellipses(target: PyTree, root: Node) -> PyTree:
         else:
             opened.append(rebuild(node, [...] * len(leaf_paths(node))))
     return refill(target, opened)
-
-
-def _without_extras(options: LoadOptions) -> LoadOptions:
-    """A selection leaves stored leaves out by intent."""
-    return LoadOptions(
-        options.missing, "ignore", options.cast, options.shapes, options.mmap, options.arrays
-    )
 
 
 # --- carrying orders out

@@ -60,10 +60,16 @@ class SaveOptions:
         check_choices(self)
         if self.threads < 1:
             raise InvalidOption(f"threads={self.threads} means nothing: at least 1")
-        if isinstance(self.chunk_bytes, int) and self.chunk_bytes < 1:
-            raise InvalidOption(
-                f"chunk_bytes={self.chunk_bytes} means nothing: at least 1, or None"
-            )
+        _check_limits(self.chunk_bytes)
+
+
+def _check_limits(chunk_bytes: Any) -> None:
+    """Raise `InvalidOption` for what is no number of bytes, no None and no list of these."""
+    limits = list(chunk_bytes) if isinstance(chunk_bytes, Sequence) else [chunk_bytes]
+    if not all(limit is None or (type(limit) is int and limit > 0) for limit in limits):
+        raise InvalidOption(
+            f"chunk_bytes={chunk_bytes!r} means nothing: a whole number, at least 1, or None"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ there.
 """
 
 import os
+import re
 import urllib.parse
 
 from pertinax._store.contract import Store
 from pertinax._store.local import LocalStore
 from pertinax.errors import InvalidOption
 from pertinax.typing import PathLike
+
+_SCHEME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*")
 
 
 def locate(path: PathLike, store: Store | None = None) -> tuple[Store, str]:
@@ -27,9 +30,10 @@ def locate(path: PathLike, store: Store | None = None) -> tuple[Store, str]:
         return store, "/" + text.strip("/")
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "file":
-        text = urllib.parse.unquote(
-            rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
-        )
-    elif separator and scheme.isalnum():
+        local = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+        if not local.startswith("/"):
+            raise InvalidOption(f"{path!r} is on another machine: file:///path is on this one")
+        text = urllib.parse.unquote(local)
+    elif separator and _SCHEME.fullmatch(scheme):
         raise InvalidOption(f"no store for {scheme}:// in {path!r}: give a path on this machine")
     return LocalStore(), os.path.abspath(os.path.expanduser(text))

@@ -42,8 +42,7 @@ def save(
         path: a directory to be made; text, `~`, `file://` or a path object, relative or absolute.
         tree: what to save.
         exists: if the path is taken: `"error"`, `"replace"` it (the old one stays until the new one
-            is whole) or
-            `"skip"` the save.
+            is whole) or `"skip"` the save.
         compression: of array bytes: `"none"` (fastest on any good disk) or `"zstd"`.
         chunk_bytes: upper bound of one stored chunk; None: one chunk for each shard.
         store: where to write, if not this machine's files.
@@ -114,10 +113,14 @@ def _write(
     options: SaveOptions,
     progress: Progress | None,
 ) -> None:
-    """Write, after making room: what dead processes left beside the path is of no use to anybody."""
+    """Write, after making room: what dead processes left beside the path is of no use."""
     with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
         clean_leftovers(store, parent_of(final))
-    write_checkpoint(store, final, contents, options, progress)
+    try:
+        write_checkpoint(store, final, contents, options, progress)
+    except CheckpointExists:
+        if options.exists != "skip":  # somebody else was faster, and that is fine
+            raise
 
 
 def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:

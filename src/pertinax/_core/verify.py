@@ -1,8 +1,7 @@
 """Verifying: is every byte of a checkpoint the byte that was written?
 
 Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies between chunks.
-Knows nothing of
-values: nothing is decoded, nothing is placed.
+Knows nothing of values: nothing is placed, and only what no ledger vouches for is decoded.
 """
 
 from collections.abc import Iterator
@@ -68,6 +67,8 @@ def verify(
     """
     if on_damage not in ("raise", "report"):
         raise InvalidOption(f"on_damage={on_damage!r} means nothing: 'raise' or 'report'")
+    if threads < 1:
+        raise InvalidOption(f"threads={threads} means nothing: at least 1")
 
     def read() -> Verification:
         return _verify(find(path, store), _Report(raising=on_damage == "raise"), threads)

@@ -1,8 +1,7 @@
 """Placing: host bytes become the arrays and values that the reader asked for.
 
 Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, without a copy; a list
-in one
-`device_put` is much cheaper than one by one. Knows nothing of files.
+in one `device_put` is much cheaper than one by one. Knows nothing of files.
 """
 
 from collections.abc import Sequence
@@ -79,8 +78,11 @@ class _Batch:
         return True, len(self._bound) - 1
 
     def put(self) -> dict[bool, list[Any]]:
-        loose = jax.device_put(self._loose) if self._loose else []
-        bound = jax.device_put(self._bound, self._places) if self._bound else []
+        try:
+            loose = jax.device_put(self._loose) if self._loose else []
+            bound = jax.device_put(self._bound, self._places) if self._bound else []
+        except TypeError as error:
+            raise UnsupportedLeaf(f"an array that this jax cannot hold: {error}") from error
         return {False: loose, True: bound}
 
 

@@ -28,4 +28,6 @@ def recast(leaf: LiveLeaf, dtype: "np.dtype[Any]") -> LiveLeaf:
 
 def _scalar_kind(dtype: "np.dtype[Any]") -> str:
     """What a Python number becomes when it is stored in `dtype`."""
-    return {"b": "bool", "i": "int", "u": "int", "c": "complex"}.get(dtype.kind, "float")
+    if "int" in dtype.name:  # by name: numpy calls the kind of `int4` void
+        return "int"
+    return {"b": "bool", "c": "complex"}.get(dtype.kind, "float")

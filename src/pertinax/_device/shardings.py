@@ -10,7 +10,14 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from pertinax._plan.boxes import Box, Shape
 
@@ -66,7 +73,7 @@ def sharding_from_text(text: str) -> Sharding | None:
             return _single_from(fields)
         if fields["sharding_type"] == "NamedSharding":
             return _named_from(fields)
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except Exception:  # noqa: BLE001 - text of a file: JAX has errors of its own for what it may say
         return None
     return None
 
@@ -98,7 +105,11 @@ def _named_from(fields: dict[str, Any]) -> Sharding | None:
     if devices.size != np.prod(shape, dtype=int):
         return None
     spec = [tuple(part) if isinstance(part, list) else part for part in fields["partition_spec"]]
-    mesh = Mesh(devices.reshape(shape), tuple(fields["axis_names"]))
+    names = tuple(fields["axis_names"])
+    # `AxisType.Auto`; layouts of older programs have none.
+    words = fields.get("axis_types") or ["Auto"] * len(names)
+    kinds = tuple(AxisType[word.rpartition(".")[2]] for word in words)
+    mesh = Mesh(devices.reshape(shape), names, axis_types=kinds)
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 

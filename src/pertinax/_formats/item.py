@@ -5,7 +5,6 @@ Knows which files an item directory has and in which order they are written. Kno
 directory becomes visible (`_store.draft`) nor of several items in one checkpoint (`_core`).
 """
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +30,7 @@ from pertinax._formats.metadata.tree_metadata import (
     empty_value_type,
     encode_tree,
 )
-from pertinax._formats.ocdbt import MANIFEST_FILE, Reference, Value, encode_database
-from pertinax._formats.zarr.array import chunk_key, metadata_key
-from pertinax._formats.zarr.text import encode_metadata
-from pertinax._plan.boxes import Box, Shape
-from pertinax._plan.chunks import grid_shape, index_of
+from pertinax._plan.boxes import Box
 from pertinax._plan.write import LARGE_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
@@ -88,7 +83,8 @@ def write_item(
     files = dict(content.beside)
     table = ChunkTable((), *_no_columns())
     if any(leaf.codec != "none" for leaf in content.leaves):
-        table, files[MANIFEST_FILE] = _write_data(store, directory, content, workers, progress)
+        table, database = _write_data(store, directory, content, workers, progress)
+        files |= database
     content.snapshot.check()
     with collector_paused(len(content.leaves)):
         files |= sidecars(content)
@@ -128,10 +124,13 @@ def _no_columns() -> tuple[Any, ...]:
 
 def _write_data(
     store: Store, directory: str, content: ItemContent, workers: Workers, progress: Progress
-) -> tuple[ChunkTable, bytes]:
-    """The data file with the database's nodes at its end, durable; returns its chunks and the
-    database's manifest.
+) -> tuple[ChunkTable, dict[str, bytes]]:
+    """The data file with the database's nodes at its end, durable; returns its chunks and the file
+    of the database's manifest.
     """
+    # Half of the container's code reads what others wrote, and a load of ours needs none of it.
+    from pertinax._formats.database import MANIFEST_FILE, encode_arrays
+
     name = f"d/{uuid.uuid4().hex}"
     with storage_errors("write array data", f"{directory}/{name}"):
         store.make_dir(f"{directory}/d")
@@ -148,13 +147,7 @@ def _write_data(
             # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
             offset = align(end, LARGE_ALIGNMENT)
             with collector_paused(len(content.leaves)):
-                database = encode_database(
-                    _entries(content, receipts, name),
-                    data_file=name,
-                    offset=offset,
-                    commit_time_ns=time.time_ns(),
-                    uuid=uuid.uuid4().bytes,
-                )
+                database = encode_arrays(content.leaves, receipts, data_file=name, offset=offset)
             writer.write_at(offset, [database.nodes])
             writer.sync()
     own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
@@ -163,45 +156,7 @@ def _write_data(
         if database.nodes
         else None
     )
-    return chunk_table(name, receipts, nodes), database.manifest
-
-
-def _entries(
-    content: ItemContent, receipts: Sequence[Receipt], file: str
-) -> list[tuple[bytes, Value]]:
-    """The database: every array's metadata inline, every chunk by reference; keys in byte order."""
-    arrays = [leaf for leaf in content.leaves if leaf.codec != "none"]
-    texts = encode_metadata(
-        "zarr", ((a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays)
-    )
-    entries: list[tuple[bytes, Value]] = [
-        (_key_bytes(metadata_key("zarr", leaf.name)), text)
-        for leaf, text in zip(arrays, texts, strict=True)
-    ]
-    alone: dict[tuple[Shape, Shape], str | None] = {}  # what follows the name of an only chunk
-    for receipt in receipts:
-        leaf = content.leaves[receipt.piece.leaf]
-        layout = (leaf.shape, leaf.chunk_shape)
-        if layout not in alone:
-            grid = grid_shape(*layout)
-            alone[layout] = (
-                chunk_key("zarr", "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
-            )
-        suffix = alone[layout]
-        if suffix is None:
-            key = chunk_key("zarr", leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
-        else:
-            key = f"{leaf.name}/{suffix}" if leaf.name else suffix
-        entries.append((_key_bytes(key), Reference(file, receipt.offset, receipt.length)))
-    entries.sort(key=lambda entry: entry[0])
-    return entries
-
-
-def _key_bytes(key: str) -> bytes:
-    """Text that came from the file system may hold bytes that are no UTF-8; they come back as they
-    were.
-    """
-    return key.encode("utf-8", "surrogateescape")
+    return chunk_table(name, receipts, nodes), {MANIFEST_FILE: database.manifest}
 
 
 def sidecars(content: ItemContent) -> dict[str, bytes]:

@@ -240,6 +240,9 @@ def _check_spec(kind: str, codec: str, shape: Shape, chunk_shape: Shape, dtypes:
         raise ValueError(f"an array of shape {shape} in chunks of {chunk_shape}")
     if kind in ("generic", "bool", "int", "float", "complex") and shape:
         raise ValueError(f"a {kind} of shape {shape}")
+    odd = "time" in dtypes[0] or ("complex" in dtypes[0] and kind != "complex")
+    if kind in ("bool", "int", "float", "complex") and odd:
+        raise ValueError(f"a {kind} of dtype {dtypes[0]!r}")
     if kind == "bytes" and (len(shape) != 1 or dtypes[0] != "uint8"):
         raise ValueError(f"bytes of dtype {dtypes[0]!r} and shape {shape}")
     if kind == "key" and (not shape or dtypes[0] != "uint32"):

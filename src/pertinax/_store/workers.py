@@ -49,7 +49,12 @@ class Workers:
         still.
         """
         futures = [self.submit(task) for task in tasks]
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        try:
+            done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C: what has not begun would be done before the program ends
+            for future in futures:
+                future.cancel()
+            raise
         failed = next((f for f in futures if f in done and f.exception() is not None), None)
         if failed is not None:
             for future in waiting:

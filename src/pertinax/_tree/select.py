@@ -11,10 +11,13 @@ from pertinax._tree.paths import Path, path_text
 
 
 def select_paths(paths: Sequence[Path], patterns: str | Sequence[str]) -> list[bool]:
-    """For each path whether some pattern matches it. Raises `ValueError` for a pattern that matches
-    nothing.
+    """For each path whether some pattern matches it.
+
+    Raises `ValueError` for a pattern that matches nothing, and if there is no pattern.
     """
     listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not listed:
+        raise ValueError("no pattern, so nothing would be read")
     texts = [path_text(path) for path in paths]
     chosen = [False] * len(texts)
     for pattern in listed:

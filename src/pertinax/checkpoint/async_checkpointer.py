@@ -57,8 +57,7 @@ class AsyncCheckpointer(Checkpointer):
         if not isinstance(self._handler, AsyncCheckpointHandler):
             raise TypeError(
                 f"{type(handler).__name__} cannot save in the background: "
-                "give an AsyncCheckpointHandler, or use "
-                f"Checkpointer"
+                "give an AsyncCheckpointHandler, or use Checkpointer"
             )
         self._async_options = async_options or AsyncOptions()
         self._timeout_secs = (
@@ -90,8 +89,9 @@ class AsyncCheckpointer(Checkpointer):
         )
 
     def _finish(self, draft: Draft, place: Place, futures: Sequence[Future], begun_ns: int) -> None:
-        """The background part. It ends only when every future has, so that nobody writes into an
-        abandoned draft.
+        """The background part.
+
+        It ends only when every future has, so that nobody writes into an abandoned draft.
         """
         with draft:
             _wait_for_all(futures)

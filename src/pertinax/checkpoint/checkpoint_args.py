@@ -14,8 +14,9 @@ T = TypeVar("T", bound=type)
 
 @dataclasses.dataclass
 class CheckpointArgs:
-    """What a handler is told about one save or restore. Subclass it as a dataclass and register the
-    subclass.
+    """What a handler is told about one save or restore.
+
+    Subclass it as a dataclass and register the subclass.
     """
 
 

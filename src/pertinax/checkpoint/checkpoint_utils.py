@@ -13,7 +13,6 @@ from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.rebuild import refill
 from pertinax.checkpoint._adapt.trees import MISSING, align
-from pertinax.checkpoint.metadata.sharding import ShardingMetadata
 from pertinax.checkpoint.metadata.value import ArrayMetadata, ScalarMetadata, StringMetadata
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, RestoreArgs
 
@@ -27,7 +26,8 @@ def construct_restore_args(
 
     Leaves may be arrays, numbers, text, `jax.ShapeDtypeStruct`s, or the metadata of stored leaves.
     `sharding_tree` has a sharding (or its metadata, or None) for each leaf; without it leaves say
-    so themselves. Raises `ValueError` for another leaf.
+    so themselves. Metadata stay what they are: the devices are looked up when the leaf is restored.
+    Raises `ValueError` for another leaf.
 
     >>> restore_args = construct_restore_args(abstract_state)
     >>> checkpointer.restore(path, item=abstract_state, restore_args=restore_args)
@@ -70,8 +70,7 @@ def _array_args(leaf: Any, sharding: Any, with_shape: bool) -> RestoreArgs:
     if sharding is None:
         kind = np.ndarray if isinstance(leaf, ArrayMetadata) else None
         return RestoreArgs(kind, leaf.dtype)
-    layout = sharding.to_jax_sharding() if isinstance(sharding, ShardingMetadata) else sharding
     shape = tuple(leaf.shape) if with_shape else None
     return ArrayRestoreArgs(
-        restore_type=jax.Array, dtype=leaf.dtype, sharding=layout, global_shape=shape
+        restore_type=jax.Array, dtype=leaf.dtype, sharding=sharding, global_shape=shape
     )

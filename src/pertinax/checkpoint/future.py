@@ -58,8 +58,9 @@ class ThreadRaisingException(threading.Thread):
             self._exception = error
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end. Raises the target's failure, or `TimeoutError` if it is not over in
-        time.
+        """Wait for the end.
+
+        Raises the target's failure, or `TimeoutError` if it is not over in time.
         """
         super().join(timeout)
         if self.is_alive():

@@ -46,13 +46,15 @@ class StandardCheckpointer(AsyncCheckpointer):
     def save(
         self, directory: PathLike, state: Any, *, save_args: Any = None, force: bool = False
     ) -> None:
-        """Begin to save a tree of arrays and numbers. Raises `ValueError` if the directory is
-        taken.
+        """Begin to save a tree of arrays and numbers.
+
+        Raises `ValueError` if the directory is taken.
         """
         super().save(directory, args=StandardSaveArgs(state, save_args), force=force)
 
     def restore(self, directory: PathLike, target: Any = None, *, strict: bool = True) -> Any:
-        """A tree like `target`, or as it was saved. `strict=False` cuts or pads arrays to the
-        target's shapes.
+        """A tree like `target`, or as it was saved.
+
+        `strict=False` cuts or pads arrays to the target's shapes.
         """
         return super().restore(directory, args=StandardRestoreArgs(target, strict))

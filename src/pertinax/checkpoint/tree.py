@@ -75,8 +75,9 @@ def to_flat_dict(
     keep_empty_nodes: bool = False,
     is_leaf: Callable[[Any], bool] | None = None,
 ) -> dict[Any, Any]:
-    """Leaves by their path: a tuple of texts, or with `sep` one text. `is_leaf` decides what is a
-    leaf, if given.
+    """Leaves by their path: a tuple of texts, or with `sep` one text.
+
+    `is_leaf` decides what is a leaf, if given.
     """
     if is_leaf is None and keep_empty_nodes:
         is_leaf = is_empty_or_leaf

@@ -7,6 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from pertinax.checkpoint.path.step import (
+    TMP_DIR_SUFFIX,
+    any_checkpoint_step,
+    checkpoint_steps,
+    checkpoint_steps_paths,
+    cleanup_tmp_directories,
+    get_save_directory,
+    is_checkpoint_finalized,
+    is_gcs_path,
+    is_tmp_checkpoint,
+    step_from_checkpoint_name,
+    tmp_checkpoints,
+)
 from pertinax.checkpoint.tree import (
     deserialize_tree,
     from_flat_dict,
@@ -24,17 +37,28 @@ from pertinax.checkpoint.tree import (
 )
 
 __all__ = [
+    "TMP_DIR_SUFFIX",
+    "any_checkpoint_step",
+    "checkpoint_steps",
+    "checkpoint_steps_paths",
+    "cleanup_tmp_directories",
     "deserialize_tree",
     "from_flat_dict",
     "from_flattened_with_keypath",
     "get_key_name",
     "get_param_names",
+    "get_save_directory",
+    "is_checkpoint_finalized",
     "is_dict_key",
     "is_empty_node",
     "is_empty_or_leaf",
+    "is_gcs_path",
     "is_scalar",
     "is_sequence_key",
+    "is_tmp_checkpoint",
     "serialize_tree",
+    "step_from_checkpoint_name",
+    "tmp_checkpoints",
     "to_flat_dict",
     "to_shape_dtype_struct",
     "tuple_path_from_keypath",

@@ -11,8 +11,9 @@ from pertinax.checkpoint.checkpoint_args import CheckpointArgs, get_registered_a
 
 
 def save_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs:
-    """The args of a save. Raises `TypeError` if something stands beside an instance of args, which
-    would be lost.
+    """The args of a save.
+
+    Raises `TypeError` if something stands beside an instance of args, which would be lost.
     """
     given = _given(args, kwargs)
     return (

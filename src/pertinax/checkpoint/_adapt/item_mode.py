@@ -48,7 +48,7 @@ class ItemMode:
         """The args of each item. Raises `ValueError` or `TypeError` for what cannot be saved."""
         single = self._mode_of(args)
         if args is None:
-            built = legacy_args(items, kwargs, self._backing, default_item=single, restoring=False)
+            built = legacy_args(items, kwargs, self._known, default_item=single, restoring=False)
             found = dict(built or {})
         else:
             found = {DEFAULT_ITEM_NAME: args} if single else dict(args)
@@ -75,7 +75,7 @@ class ItemMode:
         check_mode(args, default_item=single)
         wanted: Mapping[str, Any] | None
         if args is None:
-            wanted = legacy_args(items, kwargs, self._backing, default_item=single, restoring=True)
+            wanted = legacy_args(items, kwargs, self._known, default_item=single, restoring=True)
         else:
             wanted = {DEFAULT_ITEM_NAME: args} if single else args
         if not wanted:

@@ -284,11 +284,12 @@ def check_items(composite: Mapping[str, Any], backing: Backing, known: Iterable[
 
 
 def legacy_args(
-    items: Any, kwargs: Any, backing: Backing, *, default_item: bool, restoring: bool
+    items: Any, kwargs: Any, known: Mapping[str, Any], *, default_item: bool, restoring: bool
 ) -> args_lib.Composite | None:
     """The args that `items` and their keyword arguments stand for; None if there are none.
 
-    Raises `ValueError` for an item without a handler.
+    `known` are the handlers, or their classes, by item: those that were given, and those that args
+    of earlier calls have named. Raises `ValueError` for an item without one.
     """
     if default_item:
         objects = {DEFAULT_ITEM_NAME: items}
@@ -302,9 +303,11 @@ def legacy_args(
         return None
     built: dict[str, Any] = {}
     for name in names:
-        handler = backing.handlers.get(name)
+        handler = known.get(name)
         if handler is None:
-            raise ValueError(f"Unknown key {name!r}: no handler was given for an item of that name")
+            raise ValueError(
+                f"Unknown key {name!r}: neither a handler nor args have been given for that item yet"
+            )
         cls: Any = get_registered_args_cls(handler)[1 if restoring else 0]
         built[name] = cls(objects.get(name), **(options.get(name) or {}))
     return args_lib.Composite(**built)

@@ -41,8 +41,9 @@ class Place(NamedTuple):
 
 
 def choose_place(directory: PathLike, *, force: bool) -> Place:
-    """Look at the directory before anything is done. Raises `ValueError` if it is taken and `force`
-    is false.
+    """Look at the directory before anything is done.
+
+    Raises `ValueError` if it is taken and `force` is false.
     """
     store, final = locate(directory)
     if not force and find_visible(store, final) is not None:
@@ -64,8 +65,9 @@ def publish(
     begun_ns: int,
     custom: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add notes and ledger, make all durable, and make it visible. An existing checkpoint stays
-    until then.
+    """Add notes and ledger, make all durable, and make it visible.
+
+    An existing checkpoint stays until then.
     """
     inner = unwrapped(handler)
     if isinstance(inner, CompositeCheckpointHandler):

@@ -42,8 +42,9 @@ _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
 
 
 class StoredTree:
-    """One item that was opened. `slots[i]` is the leaf that stands at `names[i]`, None for an empty
-    container.
+    """One item that was opened.
+
+    `slots[i]` is the leaf that stands at `names[i]`, None for an empty container.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -68,8 +69,9 @@ class StoredTree:
         return nest(self.root, self.names, at_slots)
 
     def read(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
-        """Values of leaves, as the args ask for each. Raises `RestoreMismatch` with all that cannot
-        be.
+        """Values of leaves, as the args ask for each.
+
+        Raises `RestoreMismatch` with all that cannot be.
         """
         translator = Translator()
         wishes = [translator.want(self.leaves[leaf], args) for leaf, args in wanted]
@@ -257,4 +259,5 @@ class _Pairing:
             if i not in self._taken
         ]
         if misfits:
-            raise RestoreMismatch(self._stored.opened.path, misfits, len(names))
+            total = len(names) + len(self._absent)
+            raise RestoreMismatch(self._stored.opened.path, misfits, total)

@@ -44,15 +44,13 @@ def _align(value: Any, other: Any, path: Path, what: str) -> Iterator[Any]:
     if others is None or type(other) is not type(value):
         raise ValueError(
             f"structure mismatch: {what} has {type(other).__name__} at {path_text(path)!r}, "
-            "the tree "
-            f"{type(value).__name__}"
+            f"the tree {type(value).__name__}"
         )
     by_key = dict(others)
     if by_key.keys() != dict(children).keys():
         raise ValueError(
             f"structure mismatch: {what} has the keys {_listed(by_key)} at {path_text(path)!r}, "
-            "the tree "
-            f"{_listed(dict(children))}"
+            f"the tree {_listed(dict(children))}"
         )
     for key, child in children:
         yield from _align(child, by_key[key], (*path, key), what)

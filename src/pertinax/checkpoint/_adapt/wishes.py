@@ -76,9 +76,8 @@ class Translator:
         """Say once that stored layouts could not be rebuilt, if so."""
         if self._homeless:
             _LOG.warning(
-                "restored to the default device leaves=%d reason='the devices "
-                "they were saved from are not here; "
-                "give shardings to place them'",
+                "restored to the default device leaves=%d reason='the devices they were saved from "
+                "are not here; give shardings to place them'",
                 self._homeless,
             )
 

@@ -59,8 +59,9 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     async def async_save(
         self, directory: epath.Path, args: "BasePyTreeSaveArgs"
     ) -> list[Future] | None:
-        """Hold the tree's bytes; the future returned is that of the files. Raises `ValueError` for
-        an empty tree.
+        """Hold the tree's bytes; the future returned is that of the files.
+
+        Raises `ValueError` for an empty tree.
         """
         _check_limit("save_concurrent", self._save_bytes)
         try:
@@ -85,8 +86,9 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         return restore_into(directory, args.item, args.restore_args)
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
-        no tree.
+        """Dicts and lists with what is known of each leaf.
+
+        Raises `FileNotFoundError` if there is no tree.
         """
         return describe_tree(directory)
 

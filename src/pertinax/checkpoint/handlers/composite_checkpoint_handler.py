@@ -43,8 +43,9 @@ _NO_ITEM = "LOCKED"
 
 @dataclasses.dataclass
 class CompositeOptions:
-    """How items are written. Directories are made inside one that nobody sees, whatever
-    `temporary_path_class` says.
+    """How items are written.
+
+    Directories are made inside one that nobody sees, whatever `temporary_path_class` says.
     """
 
     multiprocessing_options: MultiprocessingOptions = dataclasses.field(
@@ -135,8 +136,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             future.result()
 
     async def async_save(self, directory: epath.Path, args: "CompositeArgs") -> list[Future] | None:
-        """Begin to save each item. Raises `TypeError` or `ValueError` for args that no handler
-        takes.
+        """Begin to save each item.
+
+        Raises `TypeError` or `ValueError` for args that no handler takes.
         """
         items = _checked(args)
         handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
@@ -188,8 +190,9 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
     def restore(
         self, directory: epath.Path, args: "CompositeArgs | None" = None
     ) -> "CompositeResults":
-        """The items that `args` name, or all. Raises `KeyError` for one that is not there, or has
-        no handler.
+        """The items that `args` name, or all.
+
+        Raises `KeyError` for one that is not there, or has no handler.
         """
         existing = _existing(directory)
         if args is None or not len(args):

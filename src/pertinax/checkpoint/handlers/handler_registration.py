@@ -54,8 +54,9 @@ class DefaultCheckpointHandlerRegistry(CheckpointHandlerRegistry):
             self._entries.update(other_registry.get_all_entries())
 
     def add(self, item: str | None, args: Args, handler: Any = None) -> None:
-        """Add an entry. `handler` is an instance, or a class to make one of; None: the one
-        registered for the args.
+        """Add an entry.
+
+        `handler` is an instance, or a class to make one of; None: the one registered for the args.
 
         Raises `AlreadyExistsError`, or `ValueError` if no handler can be made.
         """

@@ -40,8 +40,9 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
     async def async_save(
         self, directory: epath.Path, item: Any = None, args: "JsonSaveArgs | None" = None
     ) -> list[Future] | None:
-        """Write the value down, and begin to put it into its file. Raises `TypeError` for what JSON
-        cannot say.
+        """Write the value down, and begin to put it into its file.
+
+        Raises `TypeError` for what JSON cannot say.
         """
         if isinstance(item, CheckpointArgs):
             raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
@@ -64,8 +65,10 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
     def restore(
         self, directory: epath.Path, item: Any = None, args: "JsonRestoreArgs | None" = None
     ) -> Any:
-        """The value. Raises `FileNotFoundError` if it is not there, `CorruptCheckpoint` if it is
-        not what was saved.
+        """The value.
+
+        Raises `FileNotFoundError` if it is not there, `CorruptCheckpoint` if it is not what was
+        saved.
         """
         store, path = locate(directory)
         if store.stat(f"{path}/{self._filename}") is None:

@@ -120,8 +120,9 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
         )
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
-        no tree.
+        """Dicts and lists with what is known of each leaf.
+
+        Raises `FileNotFoundError` if there is no tree.
         """
         return self._handler_impl.metadata(directory)
 

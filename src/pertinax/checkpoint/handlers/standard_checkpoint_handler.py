@@ -61,8 +61,9 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         save_args: Any = None,
         args: "StandardSaveArgs | None" = None,
     ) -> list[Future] | None:
-        """Hold the tree's bytes and begin to write them. Raises `ValueError` for what cannot be
-        saved.
+        """Hold the tree's bytes and begin to write them.
+
+        Raises `ValueError` for what cannot be saved.
         """
         given = _given(item, args, StandardSaveArgs(item, save_args))
         if given.item is None:
@@ -103,8 +104,9 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
             return restore_flat(directory, given.item, flat, wanted)
 
     def metadata(self, directory: epath.Path) -> Any:
-        """Dicts and lists with what is known of each leaf. Raises `FileNotFoundError` if there is
-        no tree.
+        """Dicts and lists with what is known of each leaf.
+
+        Raises `FileNotFoundError` if there is no tree.
         """
         return self._impl.metadata(directory)
 

@@ -196,8 +196,9 @@ def from_jax_sharding(jax_sharding: Any) -> ShardingMetadata | None:
 
 
 def from_serialized_string(serialized_str: str) -> ShardingMetadata:
-    """From its JSON text. Raises `NotImplementedError` for an unknown kind, `ValueError` for a
-    broken text.
+    """From its JSON text.
+
+    Raises `NotImplementedError` for an unknown kind, `ValueError` for a broken text.
     """
     fields: Any = json.loads(serialized_str)
     kind = fields.get("sharding_type") if isinstance(fields, dict) else None
