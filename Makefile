@@ -16,7 +16,10 @@ DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-demo)
 OLD := .venv-orbax-0.8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench golden clean setup static format
+UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
+	tests/golden tests/test_import.py tests/test_layers.py tests/test_house.py
+
+.PHONY: help demo test check crash bench golden clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +28,13 @@ demo: $(DEMO) ## train, be killed in the middle of a save, resume, compare: the 
 	@$(PY) examples/demo.py $(DEMO_ARGS)
 
 test: static ## format, lint, types, layers, budgets and all tests
-	$(PY) -m pytest -q -n $(JOBS) --dist worksteal $(TEST_ARGS)
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not campaign" $(TEST_ARGS)
 
-check: static ## the same without the slow tests: under a minute
-	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
+check: static ## the same with unit tests only: under a minute
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not (slow or campaign or interop or crash)" $(UNITS) $(TEST_ARGS)
+
+crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED, PERTINAX_STATES, PERTINAX_DAMAGES)
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m campaign --timeout 0 $(TEST_ARGS)
 
 bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
 	$(PY) bench/run.py $(BENCH_ARGS)

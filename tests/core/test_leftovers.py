@@ -25,7 +25,5 @@ def test_a_save_cleans_what_the_dead_left_and_spares_the_living(tmp_path: Path) 
         one.mkdir()
         (one / "data").write_bytes(b"half")
     pertinax.save(tmp_path / "state", {"w": 1})
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["state", alive.name, foreign.name]
-    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["state", alive.name, foreign.name])
     assert pertinax.load(tmp_path / "state") == {"w": 1}

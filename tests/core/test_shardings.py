@@ -145,7 +145,7 @@ def test_axis_names_and_specs_without_words_are_still_saved(tmp_path):
     pertinax.load(path, sharding="stored")
 
 
-@pytest.mark.parametrize("kind", list(jax.sharding.AxisType), ids=str)
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_stored_layout_has_the_axis_types_it_was_saved_with(tmp_path, kind):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     array = jax.device_put(np.arange(16.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec()))

@@ -1,22 +1,28 @@
 """The pool of threads: what waits for it may be interrupted."""
 
-import _thread
 import threading
+from typing import Any
 
 import pytest
 
+from pertinax._store import workers as module
 from pertinax._store.workers import Workers
 
 
-def test_an_interrupted_wait_cancels_what_has_not_begun() -> None:
-    gate, done = threading.Event(), list[int]()
+def test_an_interrupted_wait_cancels_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, gate, done = threading.Event(), threading.Event(), list[int]()
 
-    def interrupt() -> None:
-        _thread.interrupt_main()
-        gate.wait(30)
+    def interrupt(*_: Any, **__: Any) -> None:
+        begun.wait()
+        raise KeyboardInterrupt
 
+    def first() -> None:
+        begun.set()
+        gate.wait()
+
+    monkeypatch.setattr(module, "wait", interrupt)
     with Workers(1, "test") as workers:
         with pytest.raises(KeyboardInterrupt):
-            workers.run_all([interrupt, *(lambda i=i: done.append(i) for i in range(100))])
+            workers.run_all([first, *(lambda i=i: done.append(i) for i in range(100))])
         gate.set()
     assert done == []

@@ -199,7 +199,7 @@ class _Files:
         return self._maps[file]
 
     def _meet(self, file: int) -> None:
-        """Open a file for the first time: map it, or else keep it open if there are not too many."""
+        """Open a file for the first time: map it, or else keep it open if there is room for it."""
         reader = self._open(file)
         try:
             view = reader.map(populate=False) if self._use_map else None

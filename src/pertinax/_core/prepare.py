@@ -28,6 +28,9 @@ from pertinax.errors import InvalidOption, UnsupportedLeaf
 
 _TENSORSTORE_FILE_BYTES = 1 << 31
 """Orbax's readers expect no chunk above the default size of their data files."""
+_DUST_BYTES = 1 << 20
+"""Chunks divide a shard evenly: one that is long, and whose length is a prime number, would be cut
+into its elements. It stays whole instead, unless the caller insists on a limit."""
 
 
 def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
@@ -140,6 +143,8 @@ def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple
         shape = choose_chunk_shape(
             leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=limit
         )
+        if limit == _TENSORSTORE_FILE_BYTES and math.prod(shape) * itemsize < _DUST_BYTES:
+            shape = tuple(max(1, n) for n in leaf.write_shape)
     except ValueError as error:
         raise UnsupportedLeaf(
             f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}"

@@ -109,6 +109,8 @@ def _named_from(fields: dict[str, Any]) -> Sharding | None:
     # `AxisType.Auto`; layouts of older programs have none.
     words = fields.get("axis_types") or ["Auto"] * len(names)
     kinds = tuple(AxisType[word.rpartition(".")[2]] for word in words)
+    if AxisType.Manual in kinds:
+        return None  # the inside of a `shard_map`: no array can be put there
     mesh = Mesh(devices.reshape(shape), names, axis_types=kinds)
     return NamedSharding(mesh, PartitionSpec(*spec))
 

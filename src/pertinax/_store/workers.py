@@ -48,8 +48,10 @@ class Workers:
         """Results in order. The first failure cancels what has not begun, and is raised once all is
         still.
         """
-        futures = [self.submit(task) for task in tasks]
+        futures: list[Future[T]] = []
         try:
+            for task in tasks:
+                futures.append(self.submit(task))  # noqa: PERF401 - what there is must be cancelled
             done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C: what has not begun would be done before the program ends
             for future in futures:

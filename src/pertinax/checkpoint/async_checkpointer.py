@@ -24,10 +24,9 @@ from pertinax.typing import PathLike
 
 
 class AsyncCheckpointer(Checkpointer):
-    """Saves in the background: when `save` returns, the program may change or donate what it passed
-    in.
+    """Saves in the background.
 
-    A failure in the background is raised once, by whichever comes next of `save`, `restore`,
+    When `save` returns, the program may change or donate what it passed in. A failure in the background is raised once, by whichever comes next of `save`, `restore`,
     `wait_until_finished`, `check_for_errors` and `close`; if none does, it is written to stderr.
     Nothing of that save becomes visible.
 

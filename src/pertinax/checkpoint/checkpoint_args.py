@@ -66,10 +66,9 @@ def get_registered_handler_cls(arg: Any) -> type:
 
 
 def get_registered_args_cls(handler: Any) -> tuple[type[CheckpointArgs], type[CheckpointArgs]]:
-    """The classes of args for saving and restoring of a handler class or instance, the first
-    registered of each.
+    """The args classes for saving and restoring of a handler class or instance.
 
-    Raises `ValueError` if either is missing.
+    The first registered of each. Raises `ValueError` if either is missing.
     """
     handler_cls = handler if isinstance(handler, type) else type(handler)
     save = _first(_registry.SAVE_HANDLERS, handler_cls)

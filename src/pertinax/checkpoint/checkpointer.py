@@ -20,10 +20,9 @@ from pertinax.typing import PathLike
 
 
 class Checkpointer(AbstractCheckpointer):
-    """Saves and restores through a handler; when `save` returns, the checkpoint is durable and
-    visible.
+    """Saves and restores through a handler.
 
-    A save appears as a whole or not at all, whatever happens meanwhile; `force=True` replaces an
+    When `save` returns, the checkpoint is durable and visible. A save appears as a whole or not at all, whatever happens meanwhile; `force=True` replaces an
     older checkpoint just as safely. `temporary_path_class` and `checkpoint_metadata_store` are
     accepted and not needed.
 

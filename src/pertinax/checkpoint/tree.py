@@ -59,9 +59,7 @@ def is_empty_or_leaf(value: Any) -> bool:
 
 
 def get_param_names(item: Any) -> Any:
-    """The same tree with the name of each leaf and empty container in its place: its keys, joined
-    by dots.
-    """
+    """The same tree with the name of each leaf and empty container: its keys, joined by dots."""
 
     def name(keypath: Sequence[Any], _: Any) -> str:
         return ".".join(tuple_path_from_keypath(keypath))
@@ -169,8 +167,7 @@ def _child(container: Any, name: str | int) -> Any:
 def to_shape_dtype_struct(
     x: Any, dtype: Any = None, scalar_dtype: Callable[[Any], Any] | type | None = None
 ) -> Any:
-    """What a leaf looks like, as a `jax.ShapeDtypeStruct`: shape, dtype and, for JAX's own, its
-    sharding.
+    """Shape and dtype of a leaf as a `jax.ShapeDtypeStruct`, of JAX's own the sharding as well.
 
     Python numbers come back as they are, or through `scalar_dtype`. Raises `ValueError` for text
     and whatever else has no shape.

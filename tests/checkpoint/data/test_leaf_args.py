@@ -86,6 +86,19 @@ def test_a_layout_by_its_metadata(tmp_path: Path):
     agree(program, tmp_path)
 
 
+def test_a_layout_of_other_devices_may_stand_in_args_until_it_is_replaced(tmp_path: Path):
+    place = save(door, tmp_path, {"x": STORED["x"]})
+    far = door.metadata.SingleDeviceShardingMetadata("TPU_77")
+    args = door.checkpoint_utils.construct_restore_args({"x": STORED["x"]}, {"x": far})
+    assert args["x"].sharding == far
+    with door.PyTreeCheckpointer() as checkpointer:
+        with pytest.raises(ValueError, match="devices"):
+            checkpointer.restore(place, restore_args=args)
+        args["x"].sharding = SingleDeviceSharding(jax.devices()[1])
+        found = checkpointer.restore(place, restore_args=args)["x"]
+    assert found.sharding == args["x"].sharding
+
+
 @pytest.mark.parametrize("kind", [float, bool, "scalar"])
 def test_the_python_type_of_a_number_is_that_of_what_is_stored(kind: Any, tmp_path: Path):
     # So it was at 0.8; Orbax 0.12 converts.
@@ -191,3 +204,19 @@ def test_all_leaves_that_do_not_fit_are_named_at_once(tmp_path: Path):
             checkpointer.restore(place, wanted)
         same(checkpointer.restore(place, wanted, strict=False)["c"], jnp.zeros(5))
     assert "2 of 3 leaves" in str(caught.value)
+
+
+def test_a_place_on_either_side_alone_is_counted_among_the_leaves(tmp_path: Path):
+    place = save(door, tmp_path, {"w": jnp.zeros(2)})
+    with door.StandardCheckpointer() as checkpointer:
+        with pytest.raises(ValueError, match="mismatch") as caught:
+            checkpointer.restore(place, {"w": {"x": jnp.zeros(2)}})
+    assert "2 of 2 leaves" in str(caught.value)
+
+
+@pytest.mark.interop
+def test_transforms_without_an_item_say_nothing(tmp_path: Path):
+    def program(ocp: Any, root: Path) -> Any:
+        return ocp.PyTreeCheckpointer().restore(save(ocp, root), transforms={})
+
+    assert isinstance(agree(program, tmp_path), ValueError)

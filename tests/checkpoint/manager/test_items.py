@@ -335,6 +335,22 @@ def test_several_old_checkpointers(ocp, root):
             manager.save(1, {"other": tree()})
 
 
+def test_old_calls_reach_an_item_that_args_have_named(ocp, root):
+    with ocp.CheckpointManager(root / "one") as manager:
+        with pytest.raises(ValueError, match="Unknown key"):
+            manager.save(0, tree())
+        assert manager.save(0, args=ocp.args.StandardSave(tree(1)))
+        assert manager.save(1, tree(2))
+        assert same(manager.restore(1, items=tree()), tree(2))
+    with ocp.CheckpointManager(root / "several") as manager:
+        assert manager.save(0, args=composite(ocp, state=tree(1)))
+        assert manager.save(1, {"state": tree(2)})
+        assert same(manager.restore(1, items={"state": tree()})["state"], tree(2))
+    with ocp.CheckpointManager(root / "one") as manager:
+        manager.restore(1, args=ocp.args.StandardRestore(tree()))
+        assert same(manager.restore(0, items=tree()), tree(1))
+
+
 def test_the_timeout_of_old_checkpointers_is_kept(ours, root):
     def timeout(options=None, **seconds):
         both = {

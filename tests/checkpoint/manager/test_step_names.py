@@ -197,6 +197,17 @@ def test_steps_of_a_directory(ours, base):
         ours.checkpoint_steps(base / "none")
 
 
+def test_old_programs_find_these_functions_among_the_utils(ours, base):
+    from pertinax.checkpoint import utils
+
+    make(base, "1", "run_02")
+    assert sorted(utils.checkpoint_steps(base)) == [1, 2]
+    assert utils.step_from_checkpoint_name("run_02") == 2
+    listed = [name for name in utils.__all__ if hasattr(ours, name)]
+    assert len(listed) == 11
+    assert all(getattr(utils, name) is getattr(ours, name) for name in listed)
+
+
 def test_cleaning_spares_files_and_whole_steps(ours, base):
     make(base, "1", "2.orbax-checkpoint-tmp-1", "x.orbax-checkpoint-tmp-9")
     (base / "f.orbax-checkpoint-tmp-1").write_text("")

@@ -306,7 +306,7 @@ def legacy_args(
         handler = known.get(name)
         if handler is None:
             raise ValueError(
-                f"Unknown key {name!r}: neither a handler nor args have been given for that item yet"
+                f"Unknown key {name!r}: no handler and no args were given for an item of that name"
             )
         cls: Any = get_registered_args_cls(handler)[1 if restoring else 0]
         built[name] = cls(objects.get(name), **(options.get(name) or {}))

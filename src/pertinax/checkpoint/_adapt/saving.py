@@ -67,8 +67,9 @@ def _ignore(_: int) -> None:
 
 
 def clear_item(store: Store, path: str) -> None:
-    """Make the directory of an item; if it has one already, remove that: a handler may be used by
-    itself, and twice.
+    """Make the directory of an item, or remove the item that is in it.
+
+    A handler may be used by itself, and twice.
     """
     if store.stat(path) is None:
         make_dirs(store, path)

@@ -107,9 +107,7 @@ def open_tree(directory: PathLike) -> StoredTree:
 
 
 def check_beside(store: Store, directory: str, name: str) -> None:
-    """Compare a file of an item with what the ledger of its step, or of the item itself, says of
-    it.
-    """
+    """Compare a file of an item with the ledger of its step, or of the item itself."""
     parent, item = parent_of(directory), os.path.basename(directory)
     for where, text in ((directory, name), (parent, f"{item}/{name}")):
         if name != LEDGER_FILE or where == parent:
@@ -117,10 +115,9 @@ def check_beside(store: Store, directory: str, name: str) -> None:
 
 
 def check_files(directory: PathLike, item: str | None = None) -> None:
-    """Compare the files that handlers of the program wrote, of one item or of all, with the ledger
-    above them.
+    """Compare the files that handlers of the program wrote with the ledger above them.
 
-    A tree checks its own. Raises `CorruptCheckpoint`.
+    Those of one item, or of all; a tree checks its own. Raises `CorruptCheckpoint`.
     """
     store, path = locate(directory)
     if store.stat(f"{path}/{LEDGER_FILE}") is None or store.stat(f"{path}/{TREE_FILE}") is not None:

@@ -70,9 +70,7 @@ def empty_value(node: Node) -> Any:
 
 
 def nest(root: Node, names: Sequence[OrbaxName], values: Sequence[Any]) -> Any:
-    """Dicts and lists with `values` at `names`, which are those of every leaf and empty container
-    below `root`.
-    """
+    """Dicts and lists with `values` at `names`, those of all leaves and empty containers."""
     if not root.children:
         return values[0]
     top: dict[str, Any] = {}

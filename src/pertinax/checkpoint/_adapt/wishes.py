@@ -36,9 +36,7 @@ class Wanted(NamedTuple):
 
 
 class Translator:
-    """Turns restore args into wishes; gathers what cannot be, and which layouts could not be
-    rebuilt.
-    """
+    """Turns restore args into wishes; gathers what cannot be, and which layouts are not here."""
 
     def __init__(self) -> None:
         self.misfits: list[Misfit] = []
@@ -134,9 +132,7 @@ def _given_sharding(args: RestoreArgs) -> Sharding | None:
 
 
 def _kind_of(restore_type: Any, leaf: StoredLeaf) -> str | None:
-    """The engine's kind for a type, or for the API's name of one; None where the recorded type
-    stays.
-    """
+    """The engine's kind for a type or the API's name of one; None: the recorded type stays."""
     if restore_type is None:
         return None
     if isinstance(restore_type, str):

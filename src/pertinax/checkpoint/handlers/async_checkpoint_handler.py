@@ -13,9 +13,7 @@ from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
 
 
 class AsyncCheckpointHandler(CheckpointHandler):
-    """A handler whose saves come in two parts: one that the program waits for, and one that it does
-    not.
-    """
+    """A handler whose saves come in two parts: the program waits for the first one only."""
 
     @abc.abstractmethod
     async def async_save(

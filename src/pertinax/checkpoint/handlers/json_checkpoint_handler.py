@@ -25,8 +25,9 @@ METADATA_FILE = "metadata"
 
 
 class JsonCheckpointHandler(AsyncCheckpointHandler):
-    """Saves dicts, lists, text, numbers, booleans and None; tuples come back as lists, and keys as
-    text.
+    """Saves dicts, lists, text, numbers, booleans and None.
+
+    Tuples come back as lists, and keys as text.
     """
 
     def __init__(

@@ -113,7 +113,9 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
             raise NotImplementedError(
                 "transformations while restoring: restore, then transform the tree"
             )
-        if given.transforms is not None and given.item is not None:
+        if given.transforms is not None:
+            if given.item is None:
+                raise ValueError("transforms need an item: the tree that shall come of them")
             return restore_into(directory, given.item, given.restore_args, partial=True)
         return self._handler_impl.restore(
             directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args)

@@ -37,9 +37,7 @@ _TARGETS = (
 
 
 class StandardCheckpointHandler(AsyncCheckpointHandler):
-    """Saves trees of arrays and numbers; restores them into the types, shapes and layouts of a
-    target.
-    """
+    """Saves trees of arrays and numbers; restores them as a target asks."""
 
     def __init__(
         self,
@@ -87,8 +85,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
     def restore(
         self, directory: epath.Path, item: Any = None, args: "StandardRestoreArgs | None" = None
     ) -> Any:
-        """The tree in `directory`: as the target asks, or dicts and lists in the layouts that were
-        saved.
+        """The tree in `directory`: as the target asks, or dicts and lists as it was saved.
 
         Raises `FileNotFoundError` if there is no tree, `ValueError` if it does not fit the target.
         """
@@ -151,8 +148,11 @@ def _loosen(args: Any) -> Any:
 @register_with_handler(StandardCheckpointHandler, for_save=True)
 @dataclasses.dataclass
 class StandardSaveArgs(CheckpointArgs):
-    """A tree of arrays and numbers to save; `save_args` is a tree like it, with a `SaveArgs` for
-    each leaf.
+    """A tree of arrays and numbers to save.
+
+    Attributes:
+        item: the tree.
+        save_args: a tree like it, with a `SaveArgs` for each leaf.
     """
 
     item: Any
