@@ -111,9 +111,7 @@ class Misfit:
 
 @final
 class RestoreMismatch(PertinaxError, ValueError):
-    """The checkpoint and the target differ; `misfits` lists every leaf that does, not just the
-    first.
-    """
+    """The checkpoint and the target differ; `misfits` lists every leaf that does."""
 
     def __init__(self, checkpoint: str, misfits: Sequence[Misfit], leaf_count: int) -> None:
         self.checkpoint = checkpoint

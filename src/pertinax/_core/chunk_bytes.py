@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertinax._device.snapshot import fresh_buffer
-from pertinax._formats.crc import crc32c
+from pertinax._formats.crc import BLOCK_BYTES, crc32c
 from pertinax._formats.ledger import block_counts
-from pertinax._formats.manifest import BLOCK_BYTES, INLINE_FILE, Manifest
+from pertinax._formats.manifest import INLINE_FILE, Manifest
 from pertinax._store.contract import Reader, Store
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text

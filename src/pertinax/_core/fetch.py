@@ -1,8 +1,7 @@
 """Fetching: regions of stored leaves become host arrays, every chunk fetched and decoded once.
 
 Knows leaves, boxes, chunks and codecs by way of the manifest. Knows nothing of devices, and of
-files only what
-`chunk_bytes` gives it.
+files only what `chunk_bytes` gives it.
 """
 
 import math
@@ -33,18 +32,14 @@ class Request(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A request with the chunks that it touches: row in the chunk table, and the chunk's own
-    box.
-    """
+    """A request with the chunks that it touches: row in the chunk table and box of each."""
 
     request: Request
     chunks: list[tuple[int, Box]]
 
 
 class Fetcher:
-    """Reads one item of a checkpoint. Use as a context manager; arrays stay good after it is
-    closed.
-    """
+    """Reads one item of a checkpoint. A context manager; arrays stay good after its end."""
 
     def __init__(
         self, store: Store, item: str, manifest: Manifest, *, use_map: bool, threads: int

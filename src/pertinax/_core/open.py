@@ -45,9 +45,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What lies at a path: `directory` is where (it differs from `path` while a replacement is
-    interrupted).
-    """
+    """What lies at a path. `directory` differs from `path` where a replacement was interrupted."""
 
     store: Store
     path: str
@@ -174,9 +172,7 @@ def _choose(found: Found, item: str | None) -> str:
 
 
 def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
-    """Open the item in `directory`; `ours`: it has a ledger, which is what its bytes are checked
-    with.
-    """
+    """Open the item in `directory`; `ours`: it has a ledger to check its bytes with."""
     if ours:
         manifest = decode_ledger(read_file(store, directory, LEDGER_FILE))
         if "items" in manifest.facts:

@@ -21,9 +21,7 @@ Work = Callable[[Callable[[int, int], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How a save went (so far). `blocked_s`: until `save_async` returned; `wrote_s`: from then
-    on.
-    """
+    """How a save went so far. `blocked_s`: until `save_async` returned; `wrote_s`: since then."""
 
     total_bytes: int
     written_bytes: int

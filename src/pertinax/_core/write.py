@@ -179,9 +179,7 @@ def check_room(store: Store, final: str, needed_bytes: int) -> None:
 
 
 class _Counter:
-    """Adds up what threads report. Python's own lock makes a late line possible, but no wrong
-    end.
-    """
+    """Adds up what threads report. A line may come late or miss some bytes; the last is right."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total

@@ -28,17 +28,13 @@ class Parts(NamedTuple):
 
 
 class BoxesWanted:
-    """The distinct boxes of arrays that this process needs, each once; alike arrays are worked out
-    once.
-    """
+    """The distinct boxes of arrays that this process needs, worked out once for arrays alike."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Shape, Sharding | None], tuple[Box, ...]] = {}
 
     def of(self, wish: Wish, shape: Shape) -> tuple[Box, ...]:
-        """The boxes for an array of `shape`. Raises `ValueError` if the sharding cannot divide the
-        shape.
-        """
+        """The boxes for an array of `shape`. `ValueError` if the sharding cannot divide it."""
         sharding = None if type(wish.sharding) is SingleDeviceSharding else wish.sharding
         found = self._known.get((shape, sharding))
         if found is None:
@@ -60,9 +56,7 @@ def place(parts: Sequence[Parts]) -> list[Any]:
 
 
 class _Batch:
-    """Arrays on their way to devices. Those for the default device stay uncommitted, as JAX's own
-    are.
-    """
+    """Arrays on their way to devices. Those for the default device stay uncommitted, as in JAX."""
 
     def __init__(self) -> None:
         self._loose: list[NDArray[Any]] = []

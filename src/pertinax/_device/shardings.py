@@ -64,9 +64,7 @@ def _ids(devices: Any) -> Any:
 
 
 def sharding_from_text(text: str) -> Sharding | None:
-    """The layout on this machine's devices, or None if they differ from those it was written
-    for.
-    """
+    """The layout on this machine's devices, or None if it was written for others."""
     try:
         fields = json.loads(text)
         if fields["sharding_type"] == "SingleDeviceSharding":

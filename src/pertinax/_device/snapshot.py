@@ -77,9 +77,7 @@ class Snapshot:
 def take(
     plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode
 ) -> Snapshot:
-    """Hold the bytes of all pieces of `plan`. When it returns, every array may be donated or
-    deleted.
-    """
+    """Hold the bytes of all pieces of `plan`: every array may then be donated or deleted."""
     _start_transfers(leaves)
     hosts = _Hosts(leaves, mode)
     packed = fresh_buffer(plan.packed_bytes)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Memory = Buffer | npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 20
+"""One checksum covers at most this many bytes, so that a range can be verified alone."""
 
 
 def crc32c(buffer: Memory, start: int = 0) -> int:

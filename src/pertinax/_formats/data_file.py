@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertinax._device.snapshot import Snapshot
-from pertinax._formats.crc import crc32c, crc_blocks
-from pertinax._formats.manifest import BLOCK_BYTES, ChunkTable, Codec
+from pertinax._formats.crc import BLOCK_BYTES, crc32c, crc_blocks
+from pertinax._formats.manifest import ChunkTable, Codec
 from pertinax._formats.zarr.codecs import encode_chunk
 from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Writer
@@ -46,9 +46,7 @@ def write_pieces(
     workers: Workers,
     progress: Progress,
 ) -> tuple[list[Receipt], int]:
-    """Write every piece; `codecs[leaf]` says how. Returns the receipts and the end of the written
-    bytes.
-    """
+    """Write every piece, `codecs[leaf]` says how; returns receipts and the end of the bytes."""
     offsets = plan.offsets.tolist()
     raw_jobs: list[_RawJob] = []
     last = plan.packed + plan.placed

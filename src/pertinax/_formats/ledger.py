@@ -18,9 +18,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pertinax._formats.crc import crc32c
+from pertinax._formats.crc import BLOCK_BYTES, crc32c
 from pertinax._formats.manifest import (
-    BLOCK_BYTES,
     ChunkTable,
     Codec,
     FileRecord,

@@ -35,10 +35,6 @@ CRC-32C), `shard+zstd` the same with a zstd frame inside;
 `Manifest.values`).
 """
 
-BLOCK_BYTES = 1 << 20
-"""One checksum covers at most this many stored bytes of a chunk, so that a range can be verified
-alone."""
-
 
 class StoredLeaf(NamedTuple):
     """One leaf as stored.
@@ -87,10 +83,9 @@ class ChunkTable:
     order.
 
     `leaf[i]` position of the leaf, `ordinal[i]` position of the chunk in the leaf's C-order grid,
-    `file[i]` position in
-    `files`, `offset[i]` and `length[i]` bytes in that file. `crc` holds one CRC-32C per started
-    `BLOCK_BYTES` of each chunk, chunk after chunk, or is None in a checkpoint without checksums.
-    `files` are relative to the item.
+    `file[i]` position in `files`, `offset[i]` and `length[i]` bytes in that file. `crc` holds one
+    CRC-32C per started `BLOCK_BYTES` of each chunk, chunk after chunk, or is None in a checkpoint
+    without checksums. `files` are relative to the item.
     """
 
     files: tuple[str, ...]
@@ -107,9 +102,7 @@ class ChunkTable:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """Another file of the checkpoint, as written: its name relative to the ledger, bytes and
-    CRC-32C.
-    """
+    """Another file, as written: its name relative to the ledger, its length and `file_crc`."""
 
     name: str
     length: int

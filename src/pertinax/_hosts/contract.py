@@ -11,9 +11,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Who we all are: this process is number `process` of `process_count`; `primary` decides for
-    all.
-    """
+    """Who we all are: process number `process` of `process_count`; `primary` decides for all."""
 
     process: int
     process_count: int

@@ -13,9 +13,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A region of an array: `start[i] <= index[i] < stop[i]`. Rank 0 is the one element of a
-    scalar.
-    """
+    """A region of an array: `start[i] <= index[i] < stop[i]`. Rank 0 means a scalar."""
 
     start: Shape
     stop: Shape

@@ -73,9 +73,9 @@ def choose_chunk_shape(
     """The shape of the chunks of an array that is written in pieces of `write_shape`.
 
     Without a limit a chunk is a piece. With one, dimensions are cut to divisors of the piece until
-    a chunk has at most
-    `limit_bytes` bytes of `itemsize` each: first along `shard_axes`, then along dimensions that are
-    divided already, the largest first, then along all. Source: format specification, section 11.
+    a chunk has at most `limit_bytes` bytes, `itemsize` for each element: first along `shard_axes`,
+    then along dimensions that are divided already, the largest first, then along all. Source:
+    format specification, section 11.
 
     Raises `ValueError` if the shapes differ in rank or the limit is below one element.
     """

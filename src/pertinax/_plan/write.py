@@ -38,9 +38,7 @@ class ArrayPieces(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One chunk to write: `box` of leaf `leaf`, from its `source`-th owned box, `length` bytes when
-    raw.
-    """
+    """One chunk to write: `box` of a leaf, from its `source`-th owned box, `length` raw bytes."""
 
     leaf: int
     source: int
@@ -69,9 +67,7 @@ class WritePlan:
 
 
 def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
-    """Lay out all chunks in one file: small ones first, packed; then large ones, on page
-    boundaries.
-    """
+    """Lay out all chunks in one file: small ones packed first, then large ones on whole pages."""
     whole: dict[tuple[Box, int], int] = {}
     pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, whole)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
@@ -100,9 +96,7 @@ def align(offset: int, alignment: int) -> int:
 
 
 def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArray[np.int64], int]:
-    """Offset of each piece, and the end of the last one (of its padding, so that the next start is
-    aligned).
-    """
+    """Offset of each piece, and the end of the last one, rounded up to the alignment."""
     lengths = np.fromiter((p.length for p in pieces), np.int64, len(pieces))
     ends = np.cumsum(-(-lengths // alignment) * alignment)
     offsets = start + np.concatenate([np.zeros(1, np.int64), ends])[:-1] if len(pieces) else ends
@@ -110,9 +104,7 @@ def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArr
 
 
 def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece]:
-    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk, as most
-    are.
-    """
+    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk."""
     if array.chunk_shape == array.shape and len(array.boxes) == 1:
         box = array.boxes[0]
         length = whole.get((box, array.itemsize))

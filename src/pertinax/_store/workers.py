@@ -18,9 +18,7 @@ _Task = tuple["Future[Any]", Callable[[], Any]]
 
 @final
 class Workers:
-    """A pool of `count` threads, called `name-0`, `name-1`, ... Close it, or use it as a context
-    manager.
-    """
+    """A pool of `count` threads, `name-0`, `name-1`, ... Close it: it is a context manager."""
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -45,8 +43,9 @@ class Workers:
         return future
 
     def run_all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
-        """Results in order. The first failure cancels what has not begun, and is raised once all is
-        still.
+        """Results in order.
+
+        The first failure cancels what has not begun, and is raised once all is still.
         """
         futures: list[Future[T]] = []
         try:

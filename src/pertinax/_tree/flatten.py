@@ -66,9 +66,7 @@ def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
 
 
 def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:
-    """The same list if all keys can be written down; else one with the text of keys, as Orbax has
-    it.
-    """
+    """The same list if all keys can be written down; else one with their text, as in Orbax."""
     if all(type(key.value) is str or is_plain(key.value) for key, _ in children):
         return children
     texts = [str(key.value) for key, _ in children]
@@ -82,9 +80,7 @@ def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[
 
 
 def children_of(value: Any) -> list[tuple[Key, Any]] | None:
-    """Keys and children of one container, or None if `value` is a leaf. `None` itself is an empty
-    container.
-    """
+    """Keys and children of a container, or None for a leaf. `None` is an empty container."""
     kind = type(value)
     if kind in _PLAIN_LEAVES or isinstance(value, Array):
         return None

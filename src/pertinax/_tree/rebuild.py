@@ -16,7 +16,7 @@ from jax import tree_util
 
 from pertinax._tree.flatten import children_of, factory_named, is_namedtuple
 from pertinax._tree.paths import Path
-from pertinax._tree.skeleton import Node, decode_value, walk
+from pertinax._tree.skeleton import Node, decode_value
 
 ABSENT = object()
 """Stands for a leaf that was not asked for; containers leave it out."""
@@ -83,9 +83,7 @@ def _items(node: Node, children: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _class_named(name: str | None) -> type | None:
-    """The class, if some module of this process has it. Nothing is imported: files do not run
-    code.
-    """
+    """The class, if a module of this process has it. Nothing is imported: files run no code."""
     module, _, qualname = (name or "").partition(":")
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
@@ -109,9 +107,7 @@ def _namedtuple(node: Node, children: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _stand_in(name: str, fields: tuple[str, ...]) -> Any:
-    """A named tuple for a class that is not there; the same one each time, so that trees
-    compare.
-    """
+    """A named tuple for a class that is not there; always the same one, so that trees compare."""
     # The fields come from the file, so there are no types to give.
     return collections.namedtuple(name, fields)  # noqa: PYI024 # pyright: ignore[reportUntypedNamedTuple]
 
@@ -168,15 +164,8 @@ def _pairs(children: list[tuple[Any, Any]], filled: list[Any]) -> list[tuple[Any
     return [(key.value, child) for (key, _), child in zip(children, filled, strict=True)]
 
 
-def empty_paths(root: Node) -> list[Path]:
-    """Where `root` has containers without children."""
-    return [path for path, node in walk(root) if node.is_empty]
-
-
 def node_at(root: Node, path: Path) -> Node | None:
-    """The node of a skeleton at `path`, by the very keys or else by their text; None if there is
-    none.
-    """
+    """The node of a skeleton at `path`, by the very keys or else by their text, or None."""
     node = root
     for key in path:
         exact = [i for i, own in enumerate(node.keys) if own.value == key.value]

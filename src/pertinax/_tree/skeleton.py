@@ -1,8 +1,7 @@
 """Skeletons: the shape of a tree without its leaves.
 
 Knows which container stands where, with which keys, and how to say so in JSON. Knows nothing of
-live objects:
-`flatten` makes skeletons from them, `rebuild` makes them from skeletons.
+live objects: `flatten` makes skeletons from them, `rebuild` makes them from skeletons.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,9 +35,8 @@ class Node:
     """One container (or leaf) of a skeleton.
 
     `keys[i]` leads to `children[i]`. `type_name` is `module:qualname` of a class that plain Python
-    does not have.
-    `static` holds what the class keeps beside its children, as JSON (fields of a dataclass, a
-    default factory).
+    does not have. `static` holds what the class keeps beside its children, as JSON (fields of a
+    dataclass, a default factory).
     """
 
     kind: NodeKind
@@ -50,11 +48,6 @@ class Node:
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.children):
             raise ValueError(f"a node with {len(self.keys)} keys and {len(self.children)} children")
-
-    @property
-    def is_empty(self) -> bool:
-        """A container without children: stored by its name alone."""
-        return self.kind != "leaf" and not self.children
 
 
 LEAF = Node("leaf")

@@ -26,9 +26,10 @@ from pertinax.typing import PathLike
 class AsyncCheckpointer(Checkpointer):
     """Saves in the background.
 
-    When `save` returns, the program may change or donate what it passed in. A failure in the background is raised once, by whichever comes next of `save`, `restore`,
-    `wait_until_finished`, `check_for_errors` and `close`; if none does, it is written to stderr.
-    Nothing of that save becomes visible.
+    When `save` returns, the program may change or donate what it passed in. A failure in the
+    background is raised once, by whichever comes next of `save`, `restore`, `wait_until_finished`,
+    `check_for_errors` and `close`; if none does, it is written to stderr. Nothing of that save
+    becomes visible.
 
     >>> checkpointer = AsyncCheckpointer(StandardCheckpointHandler())
     >>> checkpointer.save("runs/first", args=StandardSave(tree))

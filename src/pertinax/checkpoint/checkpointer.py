@@ -22,9 +22,9 @@ from pertinax.typing import PathLike
 class Checkpointer(AbstractCheckpointer):
     """Saves and restores through a handler.
 
-    When `save` returns, the checkpoint is durable and visible. A save appears as a whole or not at all, whatever happens meanwhile; `force=True` replaces an
-    older checkpoint just as safely. `temporary_path_class` and `checkpoint_metadata_store` are
-    accepted and not needed.
+    When `save` returns, the checkpoint is durable and visible. A save appears as a whole or not at
+    all, whatever happens meanwhile; `force=True` replaces an older checkpoint just as safely.
+    `temporary_path_class` and `checkpoint_metadata_store` are accepted and not needed.
 
     >>> checkpointer = Checkpointer(PyTreeCheckpointHandler())
     >>> checkpointer.save("runs/first", args=PyTreeSave(tree))

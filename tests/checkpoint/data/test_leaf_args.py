@@ -208,9 +208,9 @@ def test_all_leaves_that_do_not_fit_are_named_at_once(tmp_path: Path):
 
 def test_a_place_on_either_side_alone_is_counted_among_the_leaves(tmp_path: Path):
     place = save(door, tmp_path, {"w": jnp.zeros(2)})
-    with door.StandardCheckpointer() as checkpointer:
-        with pytest.raises(ValueError, match="mismatch") as caught:
-            checkpointer.restore(place, {"w": {"x": jnp.zeros(2)}})
+    checkpointer = door.StandardCheckpointer()
+    with pytest.raises(ValueError, match="mismatch") as caught:
+        checkpointer.restore(place, {"w": {"x": jnp.zeros(2)}})
     assert "2 of 2 leaves" in str(caught.value)
 
 
