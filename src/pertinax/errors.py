@@ -15,7 +15,6 @@ catch:
     ├── InvalidOption(ValueError)                an option value that means nothing
     ├── UnsupportedTopology(NotImplementedError) a job of several processes
     ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
-    ├── SaveFailed(RuntimeError)                 a background save failed; `__cause__` says why
     └── StorageError(OSError)                    the store refused
         └── StorageFull                          not enough room; nothing was left behind
 
@@ -152,13 +151,6 @@ class UnsupportedTopology(PertinaxError, NotImplementedError):
 @final
 class SnapshotChanged(PertinaxError, RuntimeError):
     """An array's memory was altered between the call and the write; nothing was published."""
-
-
-@final
-class SaveFailed(PertinaxError, RuntimeError):
-    """A save in the background failed and nobody asked for its result; `__cause__` is the
-    reason.
-    """
 
 
 class StorageError(PertinaxError, OSError):

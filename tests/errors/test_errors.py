@@ -22,7 +22,6 @@ BUILTINS = {
     "UnsupportedLeaf": TypeError,
     "InvalidOption": ValueError,
     "SnapshotChanged": RuntimeError,
-    "SaveFailed": RuntimeError,
     "StorageError": OSError,
     "StorageFull": OSError,
 }

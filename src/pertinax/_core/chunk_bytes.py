@@ -15,6 +15,7 @@ from pertinax._formats.crc import BLOCK_BYTES, crc32c
 from pertinax._formats.ledger import block_counts
 from pertinax._formats.manifest import INLINE_FILE, Manifest
 from pertinax._store.contract import Reader, Store
+from pertinax._store.system import populate_pages
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
 from pertinax.errors import CorruptCheckpoint
@@ -55,13 +56,16 @@ class ChunkBytes:
         """The bytes of chunks, verified. Raises `CorruptCheckpoint`."""
         out: Stored = {}
         reads: list[tuple[list[int], int, int, int]] = []
+        maps: list[tuple[int, int, int]] = []
         for group, file, start, stop in self._ranges(rows):
             mapped = self._files.mapped(file, start, stop)
             if mapped is None:
                 reads.append((group, file, start, stop))
                 continue
+            maps.append((file, start, stop))
             for row in group:
                 out[row] = self._cut(mapped, row, 0)
+        self._workers.run_all([lambda m=m: self._files.bring_in(*m) for m in maps])
         for found in self._workers.map(self._read_range, reads):
             out.update(found)
         if self._manifest.chunks.crc is not None:
@@ -197,6 +201,23 @@ class _Files:
             self._meet(file)
         self._check_end(file, start, stop)
         return self._maps[file]
+
+    def bring_in(self, file: int, start: int, stop: int) -> None:
+        """Have the pages of a mapped range read now: later, a page that the disk cannot read would
+        end the process.
+        """
+        mapped = self._maps[file]
+        if mapped is None or self._names[file] == INLINE_FILE:
+            return
+        try:
+            populate_pages(mapped.ctypes.data + start, stop - start)
+        except OSError as error:
+            raise CorruptCheckpoint(
+                f"the disk does not give these bytes: {error.strerror}",
+                file=self._names[file],
+                start=start,
+                stop=stop,
+            ) from error
 
     def _meet(self, file: int) -> None:
         """Open a file for the first time: map it, or else keep it open if there is room for it."""

@@ -12,11 +12,12 @@ from pertinax._core.pending import Pending
 from pertinax._core.places import locate
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
+from pertinax._formats.detect import detect
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import clean_leftovers, find_visible, parent_of
-from pertinax.errors import CheckpointExists
+from pertinax.errors import CheckpointExists, NotACheckpoint
 from pertinax.typing import PathLike, PyTree
 
 
@@ -50,6 +51,7 @@ def save(
 
     Raises:
         CheckpointExists: the path is taken.
+        NotACheckpoint: `exists="replace"`, and what lies there is no checkpoint.
         UnsupportedLeaf: a leaf cannot be stored; nothing was written.
         StorageFull, StorageError: the disk said no; nothing visible was left.
 
@@ -126,10 +128,28 @@ def _write(
 def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
     """Whether to skip. Raises `CheckpointExists` before any work is done."""
     with storage_errors("look at the target", final, names_too=True):
-        if options.exists == "replace" or find_visible(store, final) is None:
+        if find_visible(store, final) is None:
+            return False
+        if options.exists == "replace":
+            _check_replaceable(store, final)
             return False
     if options.exists == "skip":
         return True
     raise CheckpointExists(
         f'there is something at {final}: choose another path, or exists="replace" or exists="skip"'
     )
+
+
+def _check_replaceable(store: Store, final: str) -> None:
+    """Raise `NotACheckpoint` where replacing would delete something else than a checkpoint."""
+    found = detect(store, final)
+    if found.kind == "other" and not _is_empty_dir(store, final):
+        raise NotACheckpoint(
+            f'{final} {found.reason}. exists="replace" replaces checkpoints only: remove it '
+            f"yourself, or choose another path"
+        )
+
+
+def _is_empty_dir(store: Store, path: str) -> bool:
+    found = store.stat(path)
+    return found is not None and found.is_dir and not store.list_dir(path)

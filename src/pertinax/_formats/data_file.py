@@ -20,6 +20,7 @@ from pertinax._formats.zarr.codecs import encode_chunk
 from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Writer
 from pertinax._store.workers import Workers
+from pertinax.errors import SnapshotChanged
 
 _SEGMENT_BYTES = 4 * BLOCK_BYTES
 """One write; a multiple of the block, small enough to stay in cache between checksum and copy."""
@@ -111,6 +112,13 @@ def _write_raw(writer: Writer, job: _RawJob, progress: Progress) -> _Part:
     data = np.ascontiguousarray(job.array).reshape(-1).view(np.uint8)
     crcs = crc_blocks(data)
     writer.write_at(job.base + job.start, [memoryview(data)])
+    if crc_blocks(data) != crcs:
+        # Somebody wrote into a live array meanwhile. What is on the disk may be neither the old
+        # bytes nor the new ones, and it would not match its checksum.
+        raise SnapshotChanged(
+            f"leaf number {job.piece.leaf} was written to while it was being saved; nothing was "
+            f'published. Do not write into arrays until the save is done, or use snapshot="copy"'
+        )
     progress(len(data))
     return _Part(job, crcs)
 

@@ -27,6 +27,8 @@ _RENAMEAT2_NUMBERS: Final[Mapping[str, int]] = {"x86_64": 316, "aarch64": 276, "
 _MAP_FIXED: Final = 0x10
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _MADV_POPULATE_READ: Final = 22
+_EHWPOISON: Final = 133  # memory that has gone bad; Python has no name for it
+_UNREADABLE: Final = frozenset({errno.EFAULT, _EHWPOISON})
 _UNSUPPORTED: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -93,24 +95,34 @@ def map_private(descriptor: int, length: int) -> mmap.mmap:
 
 
 def populate_for_reading(memory: mmap.mmap, length: int) -> None:
-    """Bring in all pages of a file mapping without making private copies of them.
+    """Bring in the first `length` bytes of a file mapping without making private copies of them.
 
     Not MAP_POPULATE: on a writable private mapping it copies every page (measured for a cached GiB:
-    540-910 ms and a GiB of anonymous memory, against 11-36 ms and none). A page that cannot be read
-    is an `OSError` here; touched later it would be SIGBUS, the end of the process.
+    540-910 ms and a GiB of anonymous memory, against 11-36 ms and none).
     """
     if sys.platform != "linux":
         memory.madvise(mmap.MADV_WILLNEED)
         return
+    populate_pages(_address(memory), length)
+
+
+def populate_pages(address: int, length: int) -> None:
+    """Bring in the pages of a mapped range, wherever it starts.
+
+    A page that cannot be read is an `OSError` here; touched later it would be SIGBUS, the end of
+    the process. Does nothing where the kernel has no such call (before Linux 5.14).
+    """
+    if sys.platform != "linux" or not length:
+        return
+    before = address % mmap.PAGESIZE
     advise = _function("madvise", c_int, c_void_p, c_size_t, c_int)
-    while advise(_address(memory), length, _MADV_POPULATE_READ) != 0:
+    while advise(address - before, length + before, _MADV_POPULATE_READ) != 0:
         number = ctypes.get_errno()
         if number == errno.EINTR:
             continue
-        if number in _UNSUPPORTED:  # before Linux 5.14
-            memory.madvise(mmap.MADV_WILLNEED)
+        if number in _UNSUPPORTED:
             return
-        if number == errno.EFAULT:
+        if number in _UNREADABLE:
             raise OSError(errno.EIO, "a page of the mapped file cannot be read")
         raise OSError(number, os.strerror(number))
 
