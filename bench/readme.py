@@ -43,13 +43,18 @@ def _row(title: str, workload: Mapping[str, Any]) -> str:
         ("restore", "pertinax"),
     ):
         orbax, mine = seconds["Orbax Standard"][measure], seconds[ours][measure]
-        ratios = [a / b for a, b in zip(orbax, mine, strict=False)]
+        ratios = [a / b for a, b in _shared(orbax, mine)]
         cells += [_ms(orbax), _ms(mine), f"**{statistics.median(ratios):.1f}x**"]
     return f"| {title} | " + " | ".join(cells) + " |\n"
 
 
-def _ms(seconds: list[float]) -> str:
-    value = statistics.median(seconds) * 1000
+def _shared(one: Mapping[str, float], other: Mapping[str, float]) -> list[tuple[float, float]]:
+    """The times of both in the rounds that both took part in."""
+    return [(one[i], other[i]) for i in one if i in other]
+
+
+def _ms(seconds: Mapping[str, float]) -> str:
+    value = statistics.median(seconds.values()) * 1000
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
