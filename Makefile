@@ -38,6 +38,7 @@ crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED, 
 
 bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
 	$(PY) bench/run.py $(BENCH_ARGS)
+	$(PY) bench/readme.py
 
 golden: $(DEV) $(OLD)/.stamp ## write the golden checkpoints that are not there yet (never over old ones)
 	$(PY) -m tests.golden.make_pertinax

@@ -34,6 +34,7 @@ Written by `make bench` (`bench/run.py`); do not edit. The numbers are in `bench
 - `pertinax (async)` is `save_async`, timed until durable; its restores are without a target.
   *blocking* is the time until `save_async`, or Orbax's `save`, returns.
 """
+_PROFILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "profile.md")
 _MEASURES = ("save", "blocking", "restore", "reshard")
 
 
@@ -48,6 +49,8 @@ def write_document(results: Mapping[str, Any], path: str) -> None:
         if name in results["workloads"]:
             lines += [f"## {workload.title}\n", *_workload(results["workloads"][name]), ""]
     lines += _scripts(results["scripts"])
+    with open(_PROFILE) as file:
+        lines += ["", file.read()]
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "w") as file:
         file.write("\n".join(lines).rstrip() + "\n")

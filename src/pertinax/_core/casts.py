@@ -56,9 +56,8 @@ def cast_array(array: NDArray[Any], wanted: str) -> NDArray[Any]:
     target = numpy_dtype(wanted)
     try:
         return array.astype(target)
-    except (
-        TypeError
-    ):  # numpy knows no way between some dtypes of `ml_dtypes`, and between them and times
+    except TypeError:
+        # numpy knows no way between some dtypes of `ml_dtypes`, and between them and times.
         middle = "int64" if family(array.dtype.name) in ("bool", "int", "time") else "float64"
         return (
             array.astype(middle)

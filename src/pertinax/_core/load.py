@@ -3,31 +3,22 @@
 Knows the order of a load. Knows nothing of formats and files beyond what opens and fetches them.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import numpy as np
 from jax.sharding import Sharding
-from numpy.typing import NDArray
 
-from pertinax._core.casts import cast_array, family
-from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.match import describe_misfits, fit, pair
 from pertinax._core.open import Opened, open_checkpoint, read_settled
 from pertinax._core.options import Arrays, Cast, Extra, LoadOptions, Missing, Shapes
-from pertinax._device.place import BoxesWanted, Parts, place, view_as
+from pertinax._core.orders import Order, carry_out
 from pertinax._device.shardings import sharding_from_text
-from pertinax._device.snapshot import fresh_buffer
 from pertinax._device.wishes import Wish, WishReader
 from pertinax._formats.manifest import StoredLeaf
-from pertinax._formats.zarr.dtypes import numpy_dtype
-from pertinax._plan.boxes import Box, Shape
 from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
-from pertinax._tree.paths import path_text
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import ABSENT, node_at, rebuild, refill
 from pertinax._tree.select import select_paths
@@ -100,13 +91,6 @@ def load(
             return _load_into(opened, target, select, options)
 
     return read_settled(path, store, read)
-
-
-class Order(NamedTuple):
-    """One stored leaf (by its position in the manifest) and what shall become of it."""
-
-    leaf: int
-    wish: Wish
 
 
 def _load_all(
@@ -225,102 +209,3 @@ def _open_ellipses(target: PyTree, root: Node) -> PyTree:
         else:
             opened.append(rebuild(node, [...] * len(leaf_paths(node))))
     return refill(target, opened)
-
-
-# --- carrying orders out
-
-
-def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> list[Any]:
-    """The values for `orders`, in order; no more than the budget is in flight at a time.
-
-    Orders are carried out as they are: whoever gives them has matched them against the manifest.
-    """
-    manifest = opened.manifest
-    out: list[Any] = [None] * len(orders)
-    stored: list[int] = []
-    for i, order in enumerate(orders):
-        if manifest.leaves[order.leaf].codec == "none":
-            out[i] = manifest.values[order.leaf]
-        else:
-            stored.append(i)
-    with Fetcher(
-        opened.store, opened.directory, manifest, use_map=options.mmap, threads=options.threads
-    ) as fetcher:
-        for group in _groups(stored, orders, manifest.leaves, options.budget_bytes):
-            values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher)
-            for i, value in zip(group, values, strict=True):
-                out[i] = value
-    return out
-
-
-def _groups(
-    picked: Sequence[int], orders: Sequence[Order], leaves: Sequence[StoredLeaf], budget_bytes: int
-) -> Iterator[list[int]]:
-    sizes: dict[tuple[Shape, str], int] = {}
-    group: list[int] = []
-    weight = 0
-    for i in picked:
-        leaf = leaves[orders[i].leaf]
-        key = (leaf.shape, leaf.storage_dtype)
-        if key not in sizes:
-            sizes[key] = math.prod(leaf.shape) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
-        if group and weight + sizes[key] > budget_bytes:
-            yield group
-            group, weight = [], 0
-        group.append(i)
-        weight += sizes[key]
-    if group:
-        yield group
-
-
-def _fetch_group(
-    orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher
-) -> list[Any]:
-    wanted = BoxesWanted()
-    requests: list[Request] = []
-    shapes: list[tuple[Shape, tuple[Box, ...]]] = []
-    for order in orders:
-        leaf, wish = leaves[order.leaf], order.wish
-        shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
-        boxes = wanted.of(wish, shape)
-        shapes.append((shape, boxes))
-        requests += [
-            Request(order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape))
-            for box in boxes
-        ]
-    fetched = iter(fetcher.fetch(requests))
-    return place(
-        [
-            Parts(
-                order.wish,
-                shape,
-                boxes,
-                tuple(_finish(next(fetched), box, leaves[order.leaf], order.wish) for box in boxes),
-            )
-            for order, (shape, boxes) in zip(orders, shapes, strict=True)
-        ]
-    )
-
-
-def _inside(box: Box, shape: Shape) -> Box:
-    """The part of a wanted box that is stored; an empty box if none of it is."""
-    common = box.intersect(Box.whole(shape))
-    return common if common is not None else Box((0,) * len(shape), (0,) * len(shape))
-
-
-def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDArray[Any]:
-    """Stored elements in the dtype and shape that the reader wants."""
-    array = view_as(array, numpy_dtype(leaf.dtype))
-    if wish.kind == "int" and family(leaf.dtype) == "float" and not np.isfinite(array).all():
-        raise UnsupportedLeaf(
-            f"leaf {path_text(leaf.path)!r} is {array.item()}, and no int can be: give a float"
-        )
-    if wish.dtype is not None and wish.dtype != leaf.dtype:
-        array = cast_array(array, wish.dtype)
-    if array.shape == box.shape:
-        return array
-    out = np.frombuffer(fresh_buffer(box.size * array.itemsize), array.dtype).reshape(box.shape)
-    common = _inside(box, leaf.shape)
-    if common.size:
-        out[common.relative_to(box.start).slices] = array
-    return out

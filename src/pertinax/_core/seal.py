@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pertinax._formats.crc import file_crc
-from pertinax._formats.data_file import chunk_table
 from pertinax._formats.item import write_file
-from pertinax._formats.ledger import LEDGER_FILE, encode_ledger, vouched_files
-from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger, vouched_files
+from pertinax._formats.manifest import FileRecord
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
 from pertinax._store.local import sync_file
-from pertinax._tree.skeleton import Node
 from pertinax._version import VERSION
 
 _READ_BYTES = 1 << 24
@@ -50,15 +48,7 @@ def seal(
         records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
-        ledger = Manifest(
-            "pertinax",
-            Node("dict"),
-            (),
-            chunk_table("", [], None),
-            files=tuple(records),
-            facts=facts,
-        )
-        notes[LEDGER_FILE] = encode_ledger(ledger)
+        notes[LEDGER_FILE] = encode_step_ledger(records, facts)
     for name, data in notes.items():
         write_file(store, f"{path}/{name}", data)
 

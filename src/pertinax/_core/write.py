@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from pertinax._core.options import SaveOptions
 from pertinax._formats.crc import file_crc
-from pertinax._formats.data_file import chunk_table
 from pertinax._formats.item import ItemContent, write_file, write_item
-from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
-from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger
+from pertinax._formats.manifest import FileRecord
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
 from pertinax._store.contract import Store
@@ -23,7 +22,6 @@ from pertinax._store.draft import Draft, open_draft
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import parent_of
 from pertinax._store.workers import Workers
-from pertinax._tree.skeleton import Node
 from pertinax._version import VERSION
 from pertinax.errors import StorageFull
 
@@ -113,15 +111,7 @@ def write_contents(
         told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
         records += _write_one(draft, name, told, workers, progress)
     records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
-    ledger = Manifest(
-        "pertinax",
-        Node("dict"),
-        (),
-        chunk_table("", [], None),
-        files=tuple(records),
-        facts={**facts, "items": list(contents.items)},
-    )
-    notes[LEDGER_FILE] = encode_ledger(ledger)
+    notes[LEDGER_FILE] = encode_step_ledger(records, {**facts, "items": list(contents.items)})
     workers.run_all(
         [lambda n=n, d=d: write_file(draft.store, draft.locate(n), d) for n, d in notes.items()]
     )

@@ -74,10 +74,15 @@ class _Batch:
     def put(self) -> dict[bool, list[Any]]:
         try:
             loose = jax.device_put(self._loose) if self._loose else []
-            bound = jax.device_put(self._bound, self._places) if self._bound else []
+            bound = jax.device_put(self._bound, self._where()) if self._bound else []
         except TypeError as error:
             raise UnsupportedLeaf(f"an array that this jax cannot hold: {error}") from error
         return {False: loose, True: bound}
+
+    def _where(self) -> Any:
+        """One place for all where that is so: JAX need not look at each."""
+        first = self._places[0]
+        return first if all(place is first for place in self._places) else self._places
 
 
 def _begin(part: Parts, batch: _Batch) -> list[tuple[bool, int]]:

@@ -51,9 +51,8 @@ def _named_text(sharding: NamedSharding) -> str | None:
     }
     try:
         return json.dumps(fields)
-    except (
-        TypeError
-    ):  # axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text
+    except TypeError:
+        # Axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text.
         return None
 
 

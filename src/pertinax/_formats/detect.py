@@ -12,7 +12,7 @@ from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.tree_metadata import PERTINAX_MARK, TREE_FILE
 from pertinax._store.contract import Entry, Store
 
-TMP_MARK = ".orbax-checkpoint-tmp"
+UNPUBLISHED_MARK = ".orbax-checkpoint-tmp"
 """What the name of an unpublished save contains; Orbax 0.12 puts nothing behind it, others do."""
 
 DetectedKind = Literal["pertinax", "orbax", "step", "unfinished", "missing", "other"]
@@ -44,7 +44,7 @@ def detect(store: Store, path: str, *, aside: bool = False) -> Detected:
     `aside`: the name is a temporary one that an interrupted replacement gave a whole checkpoint.
     """
     path = path.rstrip("/") or "/"
-    if not aside and TMP_MARK in path.rpartition("/")[2]:
+    if not aside and UNPUBLISHED_MARK in path.rpartition("/")[2]:
         return Detected("unfinished" if store.stat(path) is not None else "missing")
     try:
         entries = store.list_dir(path)
@@ -84,7 +84,7 @@ def _step_or_other(store: Store, path: str, entries: list[Entry]) -> Detected:
     below = sorted(
         entry.name
         for entry in entries
-        if entry.is_dir and TMP_MARK not in entry.name and not entry.name.startswith(".")
+        if entry.is_dir and UNPUBLISHED_MARK not in entry.name and not entry.name.startswith(".")
     )
     looks_like_step = bool(names & {STEP_FILE, LEDGER_FILE})
     steps = [name for name in below if _step_number(name) is not None]
@@ -125,7 +125,7 @@ def _root_hint(path: str, steps: list[str]) -> str:
 def _other_hint(names: set[str]) -> str:
     if not names:
         return "is an empty directory"
-    unfinished = sorted(name for name in names if TMP_MARK in name)
+    unfinished = sorted(name for name in names if UNPUBLISHED_MARK in name)
     if unfinished:
         return f"holds only saves that were never published: {', '.join(unfinished[:3])}"
     if "checkpoint" in names or ".zarray" in names or "zarr.json" in names:

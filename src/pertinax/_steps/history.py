@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from pertinax._core.open import check_file, read_file
-from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step
 from pertinax._steps.naming import Naming
@@ -154,7 +154,7 @@ def _visible_names(store: Store, root: str, entries: list[Entry]) -> Iterator[st
     taken = {entry.name for entry in entries}
     for entry in entries:
         path = join_path(root, entry.name)
-        if TMP_MARK not in entry.name:
+        if UNPUBLISHED_MARK not in entry.name:
             if entry.is_dir or _is_linked_dir(store, path):
                 yield entry.name
             continue
@@ -162,7 +162,7 @@ def _visible_names(store: Store, root: str, entries: list[Entry]) -> Iterator[st
         if leftover is None or not leftover.replaced or not entry.is_dir:
             continue
         final = leftover.final.rpartition("/")[2]
-        if final not in taken and TMP_MARK not in final:
+        if final not in taken and UNPUBLISHED_MARK not in final:
             yield final
 
 

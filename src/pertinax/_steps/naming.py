@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
-from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax.errors import InvalidOption
 
 # No file system has longer names, and Python refuses to read very long numbers.
@@ -86,4 +86,4 @@ class PlainNaming:
 
 
 def _is_name_part(text: object) -> bool:
-    return isinstance(text, str) and not set(text) & {"/", "\0"} and TMP_MARK not in text
+    return isinstance(text, str) and not set(text) & {"/", "\0"} and UNPUBLISHED_MARK not in text

@@ -11,7 +11,7 @@ from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._core.seal import seal
-from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft, open_draft
 from pertinax._store.leftovers import find_visible
@@ -98,7 +98,7 @@ def find_finished(directory: PathLike) -> epath.Path:
     found = find_visible(store, path)
     if found is None:
         raise CheckpointNotFound(2, "Checkpoint not found", path)
-    if TMP_MARK in path.rpartition("/")[2]:
+    if UNPUBLISHED_MARK in path.rpartition("/")[2]:
         raise UnfinishedCheckpoint(
             f"Found incomplete checkpoint at {path}: its save was never published"
         )

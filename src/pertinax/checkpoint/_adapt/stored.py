@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pertinax._core.load import Order, carry_out
 from pertinax._core.open import (
     Found,
     Opened,
@@ -21,6 +20,7 @@ from pertinax._core.open import (
     read_settled,
 )
 from pertinax._core.options import LoadOptions
+from pertinax._core.orders import Order, carry_out
 from pertinax._core.places import locate
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.metadata.names import OrbaxName, orbax_names

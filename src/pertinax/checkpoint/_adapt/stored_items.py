@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from etils import epath
 
-from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax.checkpoint import args as args_lib
@@ -34,7 +34,7 @@ _ARGS_OF: Final[Mapping[str, str]] = MappingProxyType(
 def list_items(step_path: epath.Path) -> list[str]:
     """The names of the items of a step, in order. `FileNotFoundError` if there is no step."""
     children = (child.name for child in step_path.iterdir() if child.is_dir())
-    return sorted(name for name in children if name != _LOCK_NAME and TMP_MARK not in name)
+    return sorted(name for name in children if name != _LOCK_NAME and UNPUBLISHED_MARK not in name)
 
 
 def guess_restore_args(step_path: epath.Path, item: str) -> CheckpointArgs | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from etils import epath
 
 from pertinax._core.places import locate
-from pertinax._formats.detect import TMP_MARK
+from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._store.leftovers import remove_tree
 from pertinax.checkpoint._adapt.composite import Composite
 from pertinax.checkpoint._adapt.legacy import unwrapped, with_args
@@ -289,7 +289,9 @@ def _existing(directory: Any) -> list[str]:
     store, path = locate(os.fspath(directory))
     names = [entry.name for entry in store.list_dir(path) if entry.is_dir]
     return sorted(
-        name for name in names if name != _NO_ITEM and TMP_MARK not in name and name[0] != "."
+        name
+        for name in names
+        if name != _NO_ITEM and UNPUBLISHED_MARK not in name and name[0] != "."
     )
 
 
