@@ -15,6 +15,7 @@ from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
 from pertinax._store.contract import Store
 from pertinax._tree.paths import path_text
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import inexact_nodes
 from pertinax.typing import PathLike
 
@@ -114,7 +115,8 @@ def _describe(path: PathLike, item: str | None, store: Store | None) -> Descript
     found = find(path, store)
     opened = open_checkpoint(path, item, store)
     manifest = opened.manifest
-    leaves = tuple(_leaf_info(leaf, i, manifest) for i, leaf in enumerate(manifest.leaves))
+    with collector_paused(len(manifest.leaves)):
+        leaves = tuple(_leaf_info(leaf, i, manifest) for i, leaf in enumerate(manifest.leaves))
     writer = manifest.facts.get("writer")
     return Description(
         path=opened.path,

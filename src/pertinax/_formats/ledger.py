@@ -30,6 +30,7 @@ from pertinax._formats.manifest import (
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import grid_size
+from pertinax._tree.quiet import collector_paused
 from pertinax._tree.skeleton import Node, decode, decode_value, encode, encode_value, leaf_paths
 from pertinax.errors import CorruptCheckpoint, NewerFormat
 
@@ -41,6 +42,7 @@ what is written."""
 _TAIL = b',"crc32c":"%08x"}'
 _TAIL_BYTES = len(_TAIL % 0)
 _MAX_LEDGER_BYTES = 1 << 31
+_LEAF_BYTES = 64  # what a leaf takes, roughly: tells large ledgers from small ones
 _MAX_ARRAY_BYTES = 1 << 56
 _MAX_RANK = 64  # numpy's own limit
 _MAX_RATIO = 1 << 15  # zstd: a block of 4 bytes stands for at most 128 KiB
@@ -106,7 +108,11 @@ def encode_step_ledger(files: Sequence[FileRecord], facts: Mapping[str, Any]) ->
 
 def decode_ledger(data: bytes, *, file: str = LEDGER_FILE) -> Manifest:
     """The manifest in a ledger file. Raises `CorruptCheckpoint` or `NewerFormat`."""
-    fields = _checked_fields(data, file)
+    with collector_paused(len(data) // _LEAF_BYTES):
+        return _decode(_checked_fields(data, file), file)
+
+
+def _decode(fields: dict[str, Any], file: str) -> Manifest:
     version = fields.get("pertinax")
     if isinstance(version, int) and version > VERSION:
         raise NewerFormat(
