@@ -57,7 +57,8 @@ def test_an_array_that_another_thread_writes_to_is_never_published_torn(tmp_path
         for i in range(10):
             try:
                 pertinax.save(tmp_path / str(i), {"w": array})
-            except pertinax.errors.SnapshotChanged:
+            except pertinax.errors.SnapshotChanged as error:
+                assert "leaf 'w'" in str(error)
                 refused += 1
     finally:
         stop.set()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pertinax._core.match import stored_text, visible_shape
-from pertinax._core.open import Found, find, open_checkpoint, read_settled
+from pertinax._core.open import Found, find, open_found, read_settled
 from pertinax._formats.manifest import Manifest, StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
@@ -113,7 +113,7 @@ def describe(path: PathLike, *, item: str | None = None, store: Store | None = N
 
 def _describe(path: PathLike, item: str | None, store: Store | None) -> Description:
     found = find(path, store)
-    opened = open_checkpoint(path, item, store)
+    opened = open_found(found, item)
     manifest = opened.manifest
     with collector_paused(len(manifest.leaves)):
         leaves = tuple(_leaf_info(leaf, i, manifest) for i, leaf in enumerate(manifest.leaves))

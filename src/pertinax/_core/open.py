@@ -135,7 +135,11 @@ def open_checkpoint(path: PathLike, item: str | None = None, store: Store | None
     Raises, beside what `find` does, `CorruptCheckpoint`, `NewerFormat`, and `InvalidOption` if
     `item` is not there or there are several and none is named.
     """
-    found = find(path, store)
+    return open_found(find(path, store), item)
+
+
+def open_found(found: Found, item: str | None = None) -> Opened:
+    """Open the tree of what was found, as `open_checkpoint` does."""
     if found.detected.kind != "step":
         if item is not None:
             raise InvalidOption(f"{found.path} is a single tree and has no item {item!r}")

@@ -149,7 +149,6 @@ def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple
         raise UnsupportedLeaf(
             f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}"
         ) from error
-    small = (
-        math.prod(leaf.shape) * itemsize < SMALL_BYTES
-    )  # compressing these saves nothing that anybody would miss
+    # Compressing small ones saves nothing that anybody would miss.
+    small = math.prod(leaf.shape) * itemsize < SMALL_BYTES
     return storage, shape, "raw" if small else codec

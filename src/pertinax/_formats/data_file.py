@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import BLOCK_BYTES, crc32c, crc_blocks
-from pertinax._formats.manifest import ChunkTable, Codec
+from pertinax._formats.manifest import ChunkTable, Codec, StoredLeaf
 from pertinax._formats.zarr.codecs import encode_chunk
 from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Writer
 from pertinax._store.workers import Workers
+from pertinax._tree.paths import path_text
 from pertinax.errors import SnapshotChanged
 
 _SEGMENT_BYTES = 4 * BLOCK_BYTES
@@ -43,11 +44,11 @@ def write_pieces(
     plan: WritePlan,
     snapshot: Snapshot,
     *,
-    codecs: Sequence[Codec],
+    leaves: Sequence[StoredLeaf],
     workers: Workers,
     progress: Progress,
 ) -> tuple[list[Receipt], int]:
-    """Write every piece, `codecs[leaf]` says how; returns receipts and the end of the bytes."""
+    """Write every piece of `leaves`; returns receipts and the end of the written bytes."""
     offsets = plan.offsets.tolist()
     raw_jobs: list[_RawJob] = []
     last = plan.packed + plan.placed
@@ -60,10 +61,13 @@ def write_pieces(
             lambda span=span: _write_packed(writer, snapshot.packed, span, progress)
             for span in _spans(plan)
         ),
-        *(lambda job=job: _write_raw(writer, job, progress) for job in raw_jobs),
+        *(
+            lambda job=job: _write_raw(writer, job, leaves[job.piece.leaf], progress)
+            for job in raw_jobs
+        ),
         *(
             lambda p=p, a=a: _write_encoded(
-                writer, p, a, codecs[p.leaf], tail=tail, progress=progress
+                writer, p, a, leaves[p.leaf].codec, tail=tail, progress=progress
             )
             for p, a in encoded
         ),
@@ -97,9 +101,8 @@ class _Part:
 
 
 def _raw_jobs(piece: Piece, offset: int, array: NDArray[Any]) -> list[_RawJob]:
-    if (
-        not array.flags.c_contiguous
-    ):  # a chunk cut out of a shard: made contiguous when its turn comes
+    if not array.flags.c_contiguous:
+        # A chunk cut out of a shard: made contiguous when its turn comes.
         return [_RawJob(piece, offset, 0, array)]
     data = array.reshape(-1).view(np.uint8)
     return [
@@ -108,7 +111,7 @@ def _raw_jobs(piece: Piece, offset: int, array: NDArray[Any]) -> list[_RawJob]:
     ]
 
 
-def _write_raw(writer: Writer, job: _RawJob, progress: Progress) -> _Part:
+def _write_raw(writer: Writer, job: _RawJob, leaf: StoredLeaf, progress: Progress) -> _Part:
     data = np.ascontiguousarray(job.array).reshape(-1).view(np.uint8)
     crcs = crc_blocks(data)
     writer.write_at(job.base + job.start, [memoryview(data)])
@@ -116,7 +119,7 @@ def _write_raw(writer: Writer, job: _RawJob, progress: Progress) -> _Part:
         # Somebody wrote into a live array meanwhile. What is on the disk may be neither the old
         # bytes nor the new ones, and it would not match its checksum.
         raise SnapshotChanged(
-            f"leaf number {job.piece.leaf} was written to while it was being saved; nothing was "
+            f"leaf {path_text(leaf.path)!r} was written to while it was being saved; nothing was "
             f'published. Do not write into arrays until the save is done, or use snapshot="copy"'
         )
     progress(len(data))

@@ -14,7 +14,7 @@ from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import crc_blocks, file_crc
 from pertinax._formats.data_file import Progress, Receipt, chunk_table, write_pieces
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
-from pertinax._formats.manifest import ChunkTable, Codec, FileRecord, Manifest, StoredLeaf
+from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
 from pertinax._formats.metadata.array_metadatas import (
     ARRAY_METADATAS_DIR,
     ArrayEntry,
@@ -135,12 +135,11 @@ def _write_data(
     with storage_errors("write array data", f"{directory}/{name}"):
         store.make_dir(f"{directory}/d")
         with store.create(f"{directory}/{name}", content.plan.placed_bytes) as writer:
-            codecs: list[Codec] = [leaf.codec for leaf in content.leaves]
             receipts, end = write_pieces(
                 writer,
                 content.plan,
                 content.snapshot,
-                codecs=codecs,
+                leaves=content.leaves,
                 workers=workers,
                 progress=progress,
             )

@@ -15,7 +15,7 @@ from tests.checkpoint.manager.sides import names, same, tree
 
 pytestmark = pytest.mark.interop
 
-OLD = pathlib.Path("/tmp/env/old/bin/python")
+OLD = pathlib.Path(__file__).parents[3] / ".venv-orbax-0.8" / "bin" / "python"
 
 
 def opened(ocp, root, **options):
@@ -136,7 +136,9 @@ def run_old(root, todo):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not OLD.exists(), reason="no environment with Orbax 0.8.0 here")
+@pytest.mark.skipif(
+    not OLD.exists(), reason="Orbax 0.8.0 needs an environment of its own: `make golden` makes it"
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="the old environment is for Linux")
 def test_orbax_0_8_and_we_read_each_other(ours, tmp_path):
     options = {"max_to_keep": 2, "best_fn": lambda metrics: metrics["loss"]}
