@@ -17,9 +17,9 @@ OLD := .venv-orbax-0.8
 
 .DEFAULT_GOAL := help
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
-	tests/golden tests/test_import.py tests/test_layers.py tests/test_house.py
+	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash bench golden clean setup static format
+.PHONY: help demo test check crash bench golden parity clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ golden: $(DEV) $(OLD)/.stamp ## write the golden checkpoints that are not there 
 	$(PY) -m tests.golden.make_pertinax
 	$(PY) tests/golden/make_orbax.py
 	$(OLD)/bin/python tests/golden/make_orbax.py
+
+parity: $(DEV) ## docs/parity.md: every requirement with the tests that prove it
+	$(PY) -m tests.rows.parity
 
 format: $(DEV) ## let ruff put the sources into shape
 	$(VENV)/bin/ruff format .
