@@ -14,7 +14,12 @@ from pertinax._formats.item import write_file
 from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger, vouched_files
 from pertinax._formats.manifest import FileRecord
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
-from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
+from pertinax._formats.metadata.step_metadata import (
+    STEP_FILE,
+    StepMetadata,
+    decode_step,
+    encode_step,
+)
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
 from pertinax._store.local import sync_file
@@ -34,15 +39,13 @@ def seal(
     not yet durable.
 
     Files that an item's own ledger vouches for are durable already and are not read again.
-    `item_handlers` is the class name of the handler, or one for each item. Raises `StorageError`.
+    `item_handlers` is the class name of the handler, or one for each item. What a note from the
+    beginning of the save says of times, metrics and custom facts is kept. Raises `StorageError`.
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
     notes = {COMMIT_FILE: encode_commit(draft.final)}
-    note = StepMetadata(item_handlers, {}, begun_ns, time.time_ns(), custom or {})
-    if store.stat(f"{path}/{STEP_FILE}") is not None:
-        store.remove_file(f"{path}/{STEP_FILE}")  # the one from the beginning of the save
-    notes[STEP_FILE] = encode_step(note)
+    notes[STEP_FILE] = encode_step(_final_note(store, path, item_handlers, begun_ns, custom or {}))
     records = list(_records(store, path, ""))
     if not own_item:
         records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
@@ -51,6 +54,28 @@ def seal(
         notes[LEDGER_FILE] = encode_step_ledger(records, facts)
     for name, data in notes.items():
         write_file(store, f"{path}/{name}", data)
+
+
+def _final_note(
+    store: Store,
+    path: str,
+    item_handlers: str | Mapping[str, str] | None,
+    begun_ns: int,
+    custom: Mapping[str, Any],
+) -> StepMetadata:
+    """Takes the place of the note from the beginning of the save, if there is one."""
+    so_far = StepMetadata()
+    if store.stat(f"{path}/{STEP_FILE}") is not None:
+        with store.open(f"{path}/{STEP_FILE}") as reader:
+            so_far = decode_step(reader.read(0, reader.length))
+        store.remove_file(f"{path}/{STEP_FILE}")
+    return StepMetadata(
+        item_handlers,
+        so_far.metrics,
+        begun_ns if so_far.init_timestamp_nsecs is None else so_far.init_timestamp_nsecs,
+        so_far.commit_timestamp_nsecs or time.time_ns(),
+        {**so_far.custom, **custom},
+    )
 
 
 def _records(

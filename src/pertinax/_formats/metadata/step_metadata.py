@@ -46,13 +46,7 @@ def encode_step(step: StepMetadata) -> bytes:
 
 def decode_step(data: bytes) -> StepMetadata:
     """What the note says, as far as it makes sense; an unreadable note says nothing."""
-    try:
-        value: Any = json.loads(data.decode())
-    except (ValueError, RecursionError):
-        return StepMetadata()
-    if not isinstance(value, dict):
-        return StepMetadata()
-    fields = cast("dict[str, Any]", value)
+    fields = step_fields(data) or {}
     return StepMetadata(
         item_handlers=_handlers(fields.get("item_handlers")),
         metrics=_mapping(fields.get("metrics")),
@@ -60,6 +54,15 @@ def decode_step(data: bytes) -> StepMetadata:
         commit_timestamp_nsecs=_time(fields.get("commit_timestamp_nsecs")),
         custom=_mapping(fields.get("custom_metadata")),
     )
+
+
+def step_fields(data: bytes) -> dict[str, Any] | None:
+    """The fields of the note, those of other programs included; None if it is unreadable."""
+    try:
+        value: Any = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

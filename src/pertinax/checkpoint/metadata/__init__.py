@@ -3,8 +3,16 @@
 Knows where these things are defined. Knows nothing itself.
 """
 
+from pertinax.checkpoint.metadata import checkpoint as checkpoint
 from pertinax.checkpoint.metadata import sharding as sharding
 from pertinax.checkpoint.metadata import value as value
+from pertinax.checkpoint.metadata.checkpoint import (
+    CheckpointMetadataStore as CheckpointMetadataStore,
+)
+from pertinax.checkpoint.metadata.checkpoint import StepMetadata as StepMetadata
+from pertinax.checkpoint.metadata.checkpoint import (
+    checkpoint_metadata_store as checkpoint_metadata_store,
+)
 from pertinax.checkpoint.metadata.sharding import NamedShardingMetadata as NamedShardingMetadata
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata as ShardingMetadata
 from pertinax.checkpoint.metadata.sharding import (
