@@ -13,7 +13,9 @@ catch:
     ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
     ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
     ├── InvalidOption(ValueError)                an option value that means nothing
-    ├── UnsupportedTopology(NotImplementedError) a job of several processes
+    ├── UnsupportedTopology(NotImplementedError) processes that cannot act as one job
+    ├── PeerFailed(RuntimeError)                 another process of the job failed
+    ├── PeerAbsent(TimeoutError)                 another process of the job did not come
     ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
     └── StorageError(OSError)                    the store refused
         └── StorageFull                          not enough room; nothing was left behind
@@ -145,7 +147,48 @@ class InvalidOption(PertinaxError, ValueError):
 
 @final
 class UnsupportedTopology(PertinaxError, NotImplementedError):
-    """The job has several processes, which this version cannot save as one; nothing was written."""
+    """The processes of the job cannot be talked to, or an array is not where it must be."""
+
+
+@final
+class PeerFailed(PertinaxError, RuntimeError):
+    """Another process of the job failed, so the whole operation did; nothing was published.
+
+    Attributes:
+        process: the one that failed first.
+        phase: what it was doing.
+        operation: what all were doing.
+        type_name: the type of its exception; empty if it fell silent.
+        text: that exception's message.
+    """
+
+    def __init__(
+        self, text: str, *, process: int, phase: str, operation: str, type_name: str = ""
+    ) -> None:
+        self.process = process
+        self.phase = phase
+        self.operation = operation
+        self.type_name = type_name
+        self.text = text
+        cause = f"{type_name}: {text}" if type_name else text
+        super().__init__(f"{operation}: process {process} failed in phase {phase!r}: {cause}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (
+            _rebuild_peer_failed,
+            (self.text, self.process, self.phase, self.operation, self.type_name),
+        )
+
+
+def _rebuild_peer_failed(
+    text: str, process: int, phase: str, operation: str, type_name: str
+) -> PeerFailed:
+    return PeerFailed(text, process=process, phase=phase, operation=operation, type_name=type_name)
+
+
+@final
+class PeerAbsent(PertinaxError, TimeoutError):
+    """Another process of the job did not come in time; the text says who, where and how long."""
 
 
 @final

@@ -15,11 +15,14 @@ from jax.sharding import SingleDeviceSharding
 
 from pertinax._device.shardings import box_of, sharding_text
 from pertinax._plan.boxes import Box, Shape
+from pertinax._plan.shares import Holding, share_out
+from pertinax._plan.topology import Topology
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.skeleton import MAX_INT_BITS
-from pertinax.errors import UnsupportedLeaf
+from pertinax.errors import UnsupportedLeaf, UnsupportedTopology
 
 INT64 = np.iinfo(np.int64)
+_ALONE = Topology(0, (0,), 0)
 
 
 class LiveLeaf(NamedTuple):
@@ -31,6 +34,7 @@ class LiveLeaf(NamedTuple):
         shape: global shape, likewise.
         boxes: what this process writes of it, each box once in the whole job.
         sources: for each box the array that holds exactly its elements (`jax.Array` or numpy).
+        held: for each source the box that it holds, where that is more than what is written of it.
         write_shape: shape of one written piece before any chunking.
         sharding: its layout as text, if it has one.
         impl: name of the PRNG implementation of a key.
@@ -48,14 +52,25 @@ class LiveLeaf(NamedTuple):
     impl: str | None = None
     platform: str | None = None
     value: Any = None
+    held: tuple[Box, ...] = ()
+
+    def box_of_source(self, source: int) -> Box:
+        """The box that a source holds."""
+        return self.held[source] if self.held else self.boxes[source]
 
 
 class Inspector:
     """Looks at leaves, remembering dtypes, shapes and layouts that it has met: there are few, and
     many leaves.
+
+    Where several processes save together, arrays are shared out among their holders, and what every
+    process has for itself (numpy arrays, numbers) is the primary's to write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, topology: Topology = _ALONE) -> None:
+        self._topology = topology
+        self._holdings: dict[Hashable, list[Holding]] = {}
+        self._turn = 0
         self._dtypes: dict[Any, str | None] = {}
         self._wholes: dict[Shape, tuple[Box, ...]] = {}
         self._layouts: dict[Hashable, tuple[str | None, str]] = {}
@@ -98,7 +113,7 @@ class Inspector:
                 f"{array.dtype}, which cannot be "
                 f"stored: convert it to a plain array of numbers, or to bytes"
             )
-        boxes = self._whole(array.shape)
+        boxes = self._whole(array.shape) if self._topology.is_primary else ()
         return LiveLeaf(kind, dtype, array.shape, boxes, (array,) if boxes else (), array.shape)
 
     def _jax(self, value: jax.Array, path: Path) -> LiveLeaf:
@@ -124,6 +139,10 @@ class Inspector:
             dtype = value.dtype.name
         shape, sharding = value.shape, value.sharding
         layout, platform = self._layout(sharding)
+        if not self._topology.alone:
+            return self._shared(
+                value, path, LiveLeaf(kind, dtype, shape, (), (), shape, layout, impl, platform)
+            )
         if type(sharding) is SingleDeviceSharding:
             boxes = self._whole(shape)
             sources = (value,) if boxes else ()
@@ -131,6 +150,52 @@ class Inspector:
         boxes, sources = _owned(value, shape)
         part = sharding.shard_shape(shape)
         return LiveLeaf(kind, dtype, shape, boxes, sources, part, layout, impl, platform)
+
+    def _shared(self, value: jax.Array, path: Path, leaf: LiveLeaf) -> LiveLeaf:
+        """What this process writes of an array that several processes hold."""
+        if value.is_fully_addressable:
+            raise UnsupportedLeaf(
+                f"leaf {path_text(path)!r} is a jax.Array on devices of process "
+                f"{self._topology.process} alone: host local arrays cannot be saved by several "
+                "processes, for nobody knows which of them is meant. Make it a global array "
+                "(jax.make_array_from_process_local_data, or "
+                "fully_replicated_host_local_array_to_global_array of pertinax.checkpoint.utils), "
+                "or a numpy array, which the primary saves"
+            )
+        if not math.prod(leaf.shape):
+            return leaf._replace(write_shape=value.sharding.shard_shape(leaf.shape))
+        share = share_out(
+            self._holders(value.sharding, path, leaf.shape),
+            self._topology.process,
+            itemsize=value.dtype.itemsize,
+            turn=self._turn,
+        )
+        self._turn += 1
+        shards = {box_of(shard.index, leaf.shape): shard for shard in value.addressable_shards}
+        sources = tuple(shards[box].data for box in share.holdings)
+        return leaf._replace(
+            boxes=share.boxes, sources=sources, held=share.holdings, write_shape=share.piece
+        )
+
+    def _holders(self, sharding: Any, path: Path, shape: Shape) -> list[Holding]:
+        """The distinct boxes of an array, each with the members that hold it."""
+        key = (sharding, shape)
+        found = self._holdings.get(key)
+        if found is None:
+            processes: dict[Box, set[int]] = {}
+            for device, index in sharding.devices_indices_map(shape).items():
+                held_by = processes.setdefault(box_of(index or (), shape), set())
+                if device.process_index in self._topology.members:
+                    held_by.add(device.process_index)
+            if not all(processes.values()):
+                raise UnsupportedTopology(
+                    f"leaf {path_text(path)!r} has parts that none of the members "
+                    f"{list(self._topology.members)} holds: save it with all processes"
+                )
+            found = [(box, tuple(sorted(who))) for box, who in processes.items()]
+            found.sort(key=lambda holding: (holding[0].start, holding[0].stop))
+            self._holdings[key] = found
+        return found
 
     def _whole(self, shape: Shape) -> tuple[Box, ...]:
         """The box of a whole array; none if the array has no elements."""

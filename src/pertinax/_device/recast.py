@@ -22,7 +22,14 @@ def recast(leaf: LiveLeaf, dtype: "np.dtype[Any]") -> LiveLeaf:
     kind = _scalar_kind(dtype) if leaf.kind in _SCALARS else leaf.kind
     sources = tuple(np.asarray(source).astype(dtype) for source in leaf.sources)
     return LiveLeaf(
-        kind, dtype.name, leaf.shape, leaf.boxes, sources, leaf.write_shape, leaf.sharding
+        kind,
+        dtype.name,
+        leaf.shape,
+        leaf.boxes,
+        sources,
+        leaf.write_shape,
+        leaf.sharding,
+        held=leaf.held,
     )
 
 

@@ -84,12 +84,12 @@ def take(
     for piece, offset in zip(plan.pieces[: plan.packed], plan.offsets.tolist(), strict=False):
         array = np.asarray(leaves[piece.leaf].sources[piece.source])
         if array.shape != piece.box.shape:
-            array = array[_within(piece.box, leaves[piece.leaf].boxes[piece.source])]
+            array = array[_within(piece.box, leaves[piece.leaf].box_of_source(piece.source))]
         packed[offset : offset + piece.length] = little_endian(array).tobytes()
     large: list[NDArray[Any]] = []
     for piece in plan.pieces[plan.packed :]:
         array = hosts.array(piece.leaf, piece.source)
-        within = _within(piece.box, leaves[piece.leaf].boxes[piece.source])
+        within = _within(piece.box, leaves[piece.leaf].box_of_source(piece.source))
         large.append(array if array.shape == piece.box.shape else array[within])
     return Snapshot(packed, tuple(large), hosts.fingerprints(paths) if mode == "hold" else ())
 

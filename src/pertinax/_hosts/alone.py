@@ -3,10 +3,12 @@
 Knows that there is nobody else. Knows nothing of networks.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from types import TracebackType
+from typing import Any, Self, final
 
-from pertinax._hosts.contract import Topology
+from pertinax._plan.topology import Topology
 
 
 @final
@@ -14,18 +16,43 @@ from pertinax._hosts.contract import Topology
 class Alone:
     """`Hosts` for a single process."""
 
-    topology: Topology = field(default_factory=lambda: Topology(0, 1))
+    topology: Topology = field(default_factory=lambda: Topology(0, (0,), 0))
 
-    def barrier(self, name: str, *, timeout_s: float) -> None:
-        """Nobody to wait for."""
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Monologue":
+        """A round of one."""
+        return Monologue(self.topology.process)
 
-    def agree(self, name: str, value: Any, *, timeout_s: float) -> Any:
-        """The primary is this process."""
-        return value
 
-    def gather(self, name: str, value: Any, *, timeout_s: float) -> list[Any] | None:
-        """All of us."""
-        return [value]
+@final
+@dataclass(frozen=True, slots=True)
+class Monologue:
+    """`Round` for a single process."""
 
-    def fail(self, name: str, error: BaseException) -> None:
-        """Nobody to tell; the caller raises `error`."""
+    process: int
+
+    def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
+        """This process decides."""
+        return decide()
+
+    def collect(
+        self,
+        phase: str,
+        value: Any,
+        decide: Callable[[Mapping[int, Any]], Any],
+    ) -> Any:
+        """All of us are one."""
+        return decide({self.process: value})
+
+    def check(self) -> None:
+        """Nobody can have failed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass

@@ -1,56 +1,58 @@
-"""The contract between a save and the other processes of its job.
+"""The contract between an operation (a save, a load) and the other processes of its job.
 
-Knows processes, agreement and waiting. Knows nothing of arrays, files or checkpoints.
-Implementations may be called from the writer thread, so none of these may use device collectives;
-every wait has a deadline and names who is absent.
+Knows processes, agreement and waiting. Knows nothing of arrays, files or checkpoints. A round may
+be used from the writer thread, so nothing here may use device collectives; every wait has a
+deadline, names who is absent, and ends early with the cause when another process has failed.
 """
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pertinax._plan.topology import Topology
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """Who we all are: process number `process` of `process_count`; `primary` decides for all."""
+class Round(Protocol):
+    """One operation of all members, from `begin` to the end of the `with` block.
 
-    process: int
-    process_count: int
-    primary: int = 0
+    All members go through the same phases in the same order. An exception that leaves the block on
+    one process is raised, as `PeerFailed`, from the next call of every other one.
+    """
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.process < self.process_count or not 0 <= self.primary < self.process_count:
-            raise ValueError(f"no such process: {self}")
+    def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
+        """What the primary's `decide` returns (plain data), on every process."""
+        ...
 
-    @property
-    def is_primary(self) -> bool:
-        """Whether this process decides, creates and publishes."""
-        return self.process == self.primary
+    def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
+        """Give `value` (plain data) to the primary, whose `decide` is called with those of all
+        members; what it returns comes back on every process.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raise `PeerFailed` if another member has failed. Cheap: it asks once a second at most."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class Hosts(Protocol):
-    """How the processes of a job agree."""
+    """The processes of a job."""
 
     @property
     def topology(self) -> Topology:
         """Who we all are."""
         ...
 
-    def barrier(self, name: str, *, timeout_s: float) -> None:
-        """Return when every process has come to the barrier `name`; raise, naming the absent, at
-        the deadline.
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> Round:
+        """Begin an operation of all members: the n-th of this `kind` on this `subject` here meets
+        the n-th of every other process. Never waits. `timeout_s` bounds each later wait.
         """
-        ...
-
-    def agree(self, name: str, value: Any, *, timeout_s: float) -> Any:
-        """The primary's `value` (plain data), on every process."""
-        ...
-
-    def gather(self, name: str, value: Any, *, timeout_s: float) -> list[Any] | None:
-        """All processes' values in process order on the primary, None elsewhere. Carries failures:
-        see `fail`.
-        """
-        ...
-
-    def fail(self, name: str, error: BaseException) -> None:
-        """Tell all who wait at `name` that this process cannot come, and why."""
         ...

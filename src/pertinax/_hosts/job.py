@@ -3,21 +3,39 @@
 Knows how to ask JAX for it. Knows nothing of saves.
 """
 
+from collections.abc import Collection
+
 import jax
+from jax._src import distributed  # the only way to the client of the coordination service
 
 from pertinax._hosts.alone import Alone
+from pertinax._hosts.cluster import Cluster
 from pertinax._hosts.contract import Hosts
-from pertinax.errors import UnsupportedTopology
+from pertinax._plan.topology import Topology
+from pertinax.errors import InvalidOption, UnsupportedTopology
 
 
-def this_job() -> Hosts:
-    """The processes of this job. Raises `UnsupportedTopology` if there are several.
+def this_job(*, members: Collection[int] | None = None, primary: int | None = None) -> Hosts:
+    """The processes of this job, or those `members` of it that take part.
 
-    Each of them would publish its own part as if it were the whole: no checkpoint is better.
+    The lowest member is `primary` unless one is named. Raises `InvalidOption` if this process is no
+    member, or the primary is none; `UnsupportedTopology` if JAX's processes cannot talk.
     """
-    if jax.process_count() == 1:
-        return Alone()
-    raise UnsupportedTopology(
-        f"this job has {jax.process_count()} processes, and this version of pertinax saves jobs of "
-        f"one process only: save with orbax-checkpoint, whose checkpoints pertinax.load reads"
-    )
+    process, count = jax.process_index(), jax.process_count()
+    chosen = tuple(range(count)) if members is None else tuple(sorted(set(members)))
+    leader = (chosen[0] if chosen else -1) if primary is None else primary
+    if process not in chosen or leader not in chosen or not set(chosen) <= set(range(count)):
+        raise InvalidOption(
+            f"this is process {process} of {count}: it, and the primary process {leader}, must be "
+            f"among the members {list(chosen)}"
+        )
+    topology = Topology(process, chosen, leader)
+    if topology.alone:
+        return Alone(topology)
+    client = distributed.global_state.client
+    if client is None:
+        raise UnsupportedTopology(
+            f"{count} processes without a coordination service: call "
+            "jax.distributed.initialize() first"
+        )
+    return Cluster(client, topology)

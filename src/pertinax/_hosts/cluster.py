@@ -1,0 +1,198 @@
+"""A job of several processes, which talk over JAX's coordination service.
+
+Knows rounds: how members give values to the primary, hear its decision, and learn within a second
+or so that one of them has failed or fallen silent. Knows nothing of devices: no collective is used,
+so any thread may wait here while the program computes.
+
+The names on the board: `<kind>/<subject>/<members>/` holds `calls/<process>`, which counts the
+operations that each process has begun, and `<n>/` for the n-th of them: `<phase>/<process>` the
+values, `said/<phase>` the primary's decision, `failed/<process>` who gave up and why, `left` how
+many are through with it. The last to leave wipes it.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, final
+
+import jax
+
+from pertinax._hosts.board import Board
+from pertinax._hosts.pulse import Listener, keep_beating
+from pertinax._plan.topology import Topology
+from pertinax.errors import PeerAbsent, PeerFailed
+
+_SLICE_S: Final = 0.5
+"""How long to wait for the expected before looking for the unexpected."""
+_SILENCE_S: Final = 15.0
+_TEXT_LIMIT: Final = 4000
+
+
+@final
+class Cluster:
+    """`Hosts` for several processes."""
+
+    def __init__(self, client: Any, topology: Topology, *, silence_s: float = _SILENCE_S) -> None:
+        self.topology: Final = topology
+        self._board = Board(client)
+        self._silence_s = silence_s
+
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Conversation":
+        """Begin the next operation of this kind on this subject."""
+        who = self.topology
+        keep_beating(self._board, who.process, len(who.members))
+        members = ",".join(map(str, who.members))
+        digest = hashlib.sha256(f"{members}/{subject}".encode()).hexdigest()[:16]
+        board = self._board.below(f"{kind}/{digest}")
+        number = board.count(f"calls/{who.process}")
+        listener = Listener(self._board, self._silence_s)
+        name = f"{kind} {number} of {subject}"
+        return Conversation(board.below(str(number)), who, listener, name, timeout_s)
+
+
+@final
+class Conversation:
+    """`Round` for several processes."""
+
+    def __init__(
+        self, board: Board, topology: Topology, listener: Listener, name: str, timeout_s: float
+    ) -> None:
+        self._board = board
+        self._who = topology
+        self._listener = listener
+        self._name = name
+        self._timeout_s = timeout_s
+        self._phase = "beginning"
+        self._checked_s = 0.0
+
+    def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
+        """What the primary's `decide` returns. Only the others wait."""
+        self._phase = phase
+        self._raise_failures()
+        if not self._who.is_primary:
+            return self._hear(phase)
+        return self._say(phase, decide())
+
+    def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
+        """What the primary's `decide` makes of the values of all members. All wait."""
+        self._phase = phase
+        self._raise_failures()
+        if not self._who.is_primary:
+            self._board.put(f"{phase}/{self._who.process}", json.dumps(value))
+            return self._hear(phase)
+        values = self._gather(phase)
+        values[self._who.process] = value
+        return self._say(phase, decide(dict(sorted(values.items()))))
+
+    def check(self) -> None:
+        """Raise `PeerFailed` if another member has failed."""
+        now = time.monotonic()
+        if now - self._checked_s < 1.0:
+            return
+        self._checked_s = now
+        self._raise_failures()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None:
+                self._tell(error)
+            if self._board.count("left") == len(self._who.members):
+                self._board.clear()
+        except jax.errors.JaxRuntimeError:
+            if error is None:  # else the service went away, and `error` tells it better
+                raise
+
+    def _tell(self, error: BaseException) -> None:
+        """Pass the failure on: our own, or the first one that we heard of."""
+        story = {
+            "process": self._who.process,
+            "phase": self._phase,
+            "type": type(error).__name__,
+            "text": str(error)[:_TEXT_LIMIT],
+        }
+        if isinstance(error, PeerFailed):
+            story |= {
+                "process": error.process,
+                "phase": error.phase,
+                "type": error.type_name,
+                "text": error.text,
+            }
+        self._board.put(f"failed/{self._who.process}", json.dumps(story))
+
+    def _say(self, phase: str, decision: Any) -> Any:
+        self._board.put(f"said/{phase}", json.dumps(decision))
+        return decision
+
+    def _hear(self, phase: str) -> Any:
+        """Wait for the primary's decision."""
+        end_s = time.monotonic() + self._timeout_s
+        while True:
+            text = self._board.read(f"said/{phase}", self._slice(end_s))
+            if text is not None:
+                return json.loads(text)
+            self._look_around({self._who.primary}, end_s)
+
+    def _gather(self, phase: str) -> dict[int, Any]:
+        """Wait for the values of all others."""
+        end_s = time.monotonic() + self._timeout_s
+        others = set(self._who.members) - {self._who.process}
+        while True:
+            found = {int(p): text for p, text in self._board.read_all(phase).items()}
+            absent = others - found.keys()
+            if not absent:
+                return {process: json.loads(found[process]) for process in others}
+            first = min(absent)
+            if self._board.read(f"{phase}/{first}", self._slice(end_s)) is None:
+                self._look_around(absent, end_s)
+
+    def _slice(self, end_s: float) -> float:
+        return max(0.001, min(_SLICE_S, end_s - time.monotonic()))
+
+    def _look_around(self, awaited: set[int], end_s: float) -> None:
+        """Raise if there is no point in waiting any longer."""
+        self._raise_failures()
+        silent = self._listener.silent(awaited)
+        if silent:
+            process, seconds = min(silent.items())
+            raise PeerFailed(
+                f"nothing was heard of it for {seconds:.0f} s: it was killed or stopped, or its "
+                "machine is gone",
+                process=process,
+                phase=self._phase,
+                operation=self._name,
+            )
+        if time.monotonic() >= end_s:
+            raise PeerAbsent(
+                f"{self._name}: process {self._who.process} waited {self._timeout_s:.0f} s in "
+                f"phase {self._phase!r} for {_names(awaited)}: every member must make the same "
+                "calls in the same order"
+            )
+
+    def _raise_failures(self) -> None:
+        told = self._board.read_all("failed")
+        told.pop(str(self._who.process), None)
+        if not told:
+            return
+        story = json.loads(told[min(told, key=int)])
+        raise PeerFailed(
+            story["text"],
+            process=story["process"],
+            phase=story["phase"],
+            operation=self._name,
+            type_name=story["type"],
+        )
+
+
+def _names(processes: set[int]) -> str:
+    listed = ", ".join(map(str, sorted(processes)[:20])) + (", ..." if len(processes) > 20 else "")
+    return f"process{'es' if len(processes) > 1 else ''} {listed}"

@@ -1,0 +1,31 @@
+"""Topology: who takes part.
+
+Knows processes by number. Knows nothing of how they talk (`_hosts`) nor of devices.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Who we all are: this `process`, one of `members`; the `primary` decides for all."""
+
+    process: int
+    members: tuple[int, ...]
+    primary: int
+
+    def __post_init__(self) -> None:
+        if self.process not in self.members or self.primary not in self.members:
+            raise ValueError(f"no such process: {self}")
+        if tuple(sorted(set(self.members))) != self.members or self.members[0] < 0:
+            raise ValueError(f"members must be in order, each once: {self.members}")
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this process decides, creates and publishes."""
+        return self.process == self.primary
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to talk to."""
+        return len(self.members) == 1
