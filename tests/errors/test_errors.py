@@ -43,12 +43,15 @@ def examples():
     return [
         corrupt,
         errors.RestoreMismatch("/c", [misfit], 7),
+        errors.PeerFailed(
+            "boom", process=3, phase="write", operation="save 1", type_name="OSError"
+        ),
         errors.StorageFull(28, "no room", "/c"),
         errors.CheckpointNotFound(2, "nothing", "/c"),
         *(
             kind("text")
             for kind in CLASSES
-            if kind not in (errors.CorruptCheckpoint, errors.RestoreMismatch)
+            if kind not in (errors.CorruptCheckpoint, errors.RestoreMismatch, errors.PeerFailed)
         ),
     ]
 

@@ -100,7 +100,7 @@ def start(
     recoverable: bool = False,
     config: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Run `work(*args)`, a function of a module, in `count` processes of `devices` CPU devices each.
+    """Run `work(*args)`, a function of a module, in `count` processes of `devices` CPUs each.
 
     `folder` is for what the job leaves behind; inside, `jax.process_index()` tells who one is.
     """

@@ -4,10 +4,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pertinax._hosts import Alone, Topology, this_job
+from pertinax._hosts import Alone, this_job
+from pertinax.errors import InvalidOption
 
 _MEMBER = """
 import sys
@@ -24,16 +26,18 @@ except pertinax.errors.UnsupportedTopology as error:
 def test_a_single_process_is_alone_and_agrees_with_itself() -> None:
     job = this_job()
     assert job == Alone()
-    assert job.topology == Topology(0, 1)
     assert job.topology.is_primary
-    assert job.agree("id", "x", timeout_s=1) == "x"
-    assert job.gather("ids", 3, timeout_s=1) == [3]
+    assert job.topology.alone
+    with job.begin("save", "x") as talk:
+        assert talk.agree("id", lambda: "x") == "x"
+        assert talk.collect("ids", 3, dict) == {0: 3}
+        talk.check()
 
 
-@pytest.mark.parametrize(("process", "count"), [(-1, 1), (1, 1), (0, 0)])
-def test_a_process_that_cannot_be_is_refused(process: int, count: int) -> None:
-    with pytest.raises(ValueError, match="no such process"):
-        Topology(process, count)
+@pytest.mark.parametrize("kwargs", [{"members": [1]}, {"members": []}, {"primary": 1}])
+def test_members_and_primary_must_be_processes_of_the_job(kwargs: Any) -> None:
+    with pytest.raises(InvalidOption, match="process 0 of 1"):
+        this_job(**kwargs)
 
 
 @pytest.mark.slow
@@ -51,5 +55,5 @@ def test_two_real_processes_are_refused_and_write_nothing(tmp_path: Path) -> Non
         for i in range(2)
     ]
     answers = [member.communicate(timeout=120)[0] for member in members]
-    assert all(answer.startswith("refused: this job has 2 processes") for answer in answers)
+    assert all(answer.startswith("refused: jobs of several processes") for answer in answers)
     assert list(tmp_path.iterdir()) == []

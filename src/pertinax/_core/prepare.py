@@ -24,7 +24,7 @@ from pertinax._plan.write import SMALL_BYTES, ArrayPieces, plan_write
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import path_text
 from pertinax._tree.quiet import collector_paused
-from pertinax.errors import InvalidOption, UnsupportedLeaf
+from pertinax.errors import InvalidOption, UnsupportedLeaf, UnsupportedTopology
 
 _TENSORSTORE_FILE_BYTES = 1 << 31
 """Orbax's readers expect no chunk above the default size of their data files."""
@@ -39,7 +39,8 @@ def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
     Raises `UnsupportedLeaf`, `InvalidOption` or `UnsupportedTopology`; nothing has been written
     by then.
     """
-    this_job()
+    if not this_job().topology.alone:
+        raise UnsupportedTopology("jobs of several processes are not saved yet")
     flat = _flatten(tree)
     with collector_paused(len(flat.leaves)):
         return _prepare(flat, options, mode)

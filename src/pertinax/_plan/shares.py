@@ -37,9 +37,9 @@ def share_out(
 ) -> Share:
     """The part of an array that `process` writes.
 
-    `holdings` are the distinct boxes that make up the array. Boxes held by several processes are cut
-    into equal parts of at least `floor_bytes` where they can be; what cannot be cut goes round among
-    the holders, beginning with number `turn`, so that many small arrays spread as well.
+    `holdings` are the distinct boxes of the array. Those that several processes hold are cut
+    into equal parts of at least `floor_bytes` where they can be; what cannot be cut goes round
+    among the holders, beginning with number `turn`, so that many small arrays spread as well.
     """
     shapes = {box.shape for box, _ in holdings}
     ways, axis = 1, 0
