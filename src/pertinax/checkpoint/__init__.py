@@ -9,6 +9,7 @@ Knows names only. Its adapters translate; the engine does the work.
 """
 
 from pertinax import __version__ as __version__
+from pertinax.checkpoint import aggregate_handlers as aggregate_handlers
 from pertinax.checkpoint import args as args
 from pertinax.checkpoint import arrays as arrays
 from pertinax.checkpoint import checkpoint_args as checkpoint_args
@@ -16,6 +17,7 @@ from pertinax.checkpoint import checkpoint_utils as checkpoint_utils
 from pertinax.checkpoint import handlers as handlers
 from pertinax.checkpoint import logging as logging
 from pertinax.checkpoint import metadata as metadata
+from pertinax.checkpoint import msgpack_utils as msgpack_utils
 from pertinax.checkpoint import options as options
 from pertinax.checkpoint import path as path
 from pertinax.checkpoint import serialization as serialization
