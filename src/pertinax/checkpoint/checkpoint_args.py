@@ -3,21 +3,29 @@
 Knows the base class and the registration. Knows nothing of particular handlers.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pertinax.checkpoint import _registry
+from pertinax.checkpoint._adapt import guests
 
 T = TypeVar("T", bound=type)
 
 
 @dataclasses.dataclass
-class CheckpointArgs:
+class CheckpointArgs(metaclass=abc.ABCMeta):  # noqa: B024 - for `__subclasshook__` alone
     """What a handler is told about one save or restore.
 
-    Subclass it as a dataclass and register the subclass.
+    Subclass it as a dataclass and register the subclass. Args that another library derived from
+    Orbax's own base class count as subclasses.
     """
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        found = cls is CheckpointArgs and guests.is_guest(subclass)
+        return True if found else NotImplemented
 
 
 def register_with_handler(
@@ -57,6 +65,8 @@ def get_registered_handler_cls(arg: Any) -> type:
     if not issubclass(args_cls, CheckpointArgs):
         raise TypeError(f"{args_cls.__qualname__} must subclass CheckpointArgs")
     found = _registry.SAVE_HANDLERS.get(args_cls) or _registry.RESTORE_HANDLERS.get(args_cls)
+    if found is None and guests.is_guest(args_cls):
+        found = guests.handler_of(args_cls)
     if found is None:
         raise ValueError(
             f"no handler is registered for {args_cls.__qualname__}: "
@@ -71,8 +81,7 @@ def get_registered_args_cls(handler: Any) -> tuple[type[CheckpointArgs], type[Ch
     The first registered of each. Raises `ValueError` if either is missing.
     """
     handler_cls = handler if isinstance(handler, type) else type(handler)
-    save = _first(_registry.SAVE_HANDLERS, handler_cls)
-    restore = _first(_registry.RESTORE_HANDLERS, handler_cls)
+    save, restore = _registered(handler_cls)
     if save is None or restore is None:
         lacking = "saving" if save is None else "restoring"
         raise ValueError(
@@ -85,8 +94,13 @@ def get_registered_args_cls(handler: Any) -> tuple[type[CheckpointArgs], type[Ch
 def has_registered_args(handler: Any) -> bool:
     """Whether a handler class or instance has args for saving and for restoring."""
     handler_cls = handler if isinstance(handler, type) else type(handler)
-    maps = (_registry.SAVE_HANDLERS, _registry.RESTORE_HANDLERS)
-    return all(_first(known, handler_cls) is not None for known in maps)
+    return None not in _registered(handler_cls)
+
+
+def _registered(handler_cls: type) -> tuple[type | None, type | None]:
+    save = _first(_registry.SAVE_HANDLERS, handler_cls)
+    restore = _first(_registry.RESTORE_HANDLERS, handler_cls)
+    return (save, restore) if save or restore else guests.args_of(handler_cls)
 
 
 def _first(known: dict[type, type], handler_cls: type) -> type | None:
