@@ -33,6 +33,7 @@ KNOWN = [  # format specification, section 11: global, write, elements, shard_ax
 ]
 
 
+@pytest.mark.row("R279")
 @pytest.mark.parametrize(("shape", "write", "elements", "axes", "wanted"), KNOWN)
 @pytest.mark.parametrize("itemsize", [1, 4])
 def test_the_rule_has_its_known_outcomes(shape, write, elements, axes, wanted, itemsize):
@@ -99,6 +100,7 @@ def test_chunks_tile_the_array_and_those_touching_a_box_are_found_in_order(case)
     assert grid_size(shape, chunk) == len(list(itertools.product(*map(range, grid))))
 
 
+@pytest.mark.row("R135", "R279")
 @given(SHAPES, st.data(), st.integers(1, 400), st.sampled_from(["int8", "float32"]))
 def test_the_rule_is_that_of_orbax(shape, data, elements, dtype):
     """But for `shard_axes`, which mean something else since 0.12."""

@@ -31,10 +31,12 @@ def plain(found: Any) -> dict[str, Any]:
     return dict(found.items())
 
 
+@pytest.mark.row("R131", "R297")
 def test_all_items_come_back(tmp_path: Path):
     same(plain(saved(tmp_path / "it").restore(tmp_path / "it")), {"state": STATE, "meta": {"a": 1}})
 
 
+@pytest.mark.row("R131")
 def test_chosen_items_come_back(tmp_path: Path):
     saved(tmp_path / "it")
     fresh = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -72,12 +74,14 @@ def test_orbax_and_the_door_read_each_others_items(tmp_path: Path):
     assert list(reader.restore(tmp_path / "mine" / "it", args=wanted)) == ["state"]
 
 
+@pytest.mark.row("R296")
 def test_an_item_that_is_not_there(tmp_path: Path):
     checkpointer = saved(tmp_path / "it")
     with pytest.raises(KeyError, match=r"not found.*meta.*state"):
         checkpointer.restore(tmp_path / "it", args=Composite(other=ocp.args.JsonRestore()))
 
 
+@pytest.mark.row("R295")
 def test_an_item_that_nobody_knows(tmp_path: Path):
     saved(tmp_path / "it")
     fresh = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -86,6 +90,7 @@ def test_an_item_that_nobody_knows(tmp_path: Path):
     assert plain(fresh.metadata(tmp_path / "it")) == {"meta": None, "state": None}
 
 
+@pytest.mark.row("R295")
 def test_the_metadata_of_items(tmp_path: Path):
     found = saved(tmp_path / "it").metadata(tmp_path / "it")
     assert found.state["w"].shape == (3,)
@@ -128,6 +133,7 @@ def test_values_must_be_args(tmp_path: Path):
 # --- registries
 
 
+@pytest.mark.row("R270")
 def test_a_registry_decides(tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()
     special = ocp.JsonCheckpointHandler(filename="special")
@@ -140,6 +146,7 @@ def test_a_registry_decides(tmp_path: Path):
     assert len(registry.get_all_entries()) == 2  # what it learned on the way is its own
 
 
+@pytest.mark.row("R298")
 def test_an_entry_for_saving_alone_serves_restoring_too(tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.StandardSave)
@@ -158,6 +165,7 @@ def test_an_entry_for_any_item(tmp_path: Path):
     assert (tmp_path / "it" / "meta" / "special").exists()
 
 
+@pytest.mark.row("R269", "R270", "R298")
 def test_errors_of_a_registry():
     registry = ocp.DefaultCheckpointHandlerRegistry()
     registry.add("a", ocp.args.JsonSave)
@@ -183,6 +191,7 @@ class NeedsArguments(ocp.JsonCheckpointHandler):
 # --- args
 
 
+@pytest.mark.row("R104")
 def test_registering_args():
     with pytest.raises(ValueError, match="for_save"):
         ocp.args.register_with_handler(NeedsArguments)
@@ -208,6 +217,7 @@ def test_registering_args():
 # --- the mapping
 
 
+@pytest.mark.row("R316")
 def test_composites_are_mappings():
     one = Composite(a=1, b=2, keys=3)
     assert (one.a, one["keys"], list(one.keys()), len(one)) == (1, 3, ["a", "b", "keys"], 3)

@@ -139,6 +139,7 @@ def test_what_a_handler_wrote_is_sealed(tmp_path: Path):
         ocp.Checkpointer(LinesHandler()).restore(tmp_path / "it")
 
 
+@pytest.mark.row("R142")
 def test_a_handler_without_args(tmp_path: Path):
     checkpointer = ocp.Checkpointer(OldHandler())
     checkpointer.save(tmp_path / "it", 5, suffix="!")
@@ -146,6 +147,7 @@ def test_a_handler_without_args(tmp_path: Path):
     assert checkpointer.handler.structure(tmp_path) == "old"
 
 
+@pytest.mark.row("R103")
 def test_users_handlers_beside_ours_in_one_checkpoint(tmp_path: Path):
     items = ocp.args.Composite(
         lines=LinesSave(["a", "b"]),
@@ -231,6 +233,7 @@ class BrokenHandler(LinesHandler):
         raise OSError("no ink")
 
 
+@pytest.mark.row("R103")
 @pytest.mark.parametrize("kind", [ocp.Checkpointer, ocp.AsyncCheckpointer])
 def test_one_item_that_cannot_be_saved_leaves_nothing_of_the_others(kind: Any, tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()

@@ -106,6 +106,7 @@ def test_the_python_type_of_a_number_is_that_of_what_is_stored(kind: Any, tmp_pa
     assert type(door.PyTreeCheckpointer().restore(tmp_path / "it")["i"]) is int
 
 
+@pytest.mark.row("R307")
 @pytest.mark.interop
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("shape", [(8, 4), (4, 2), (16, 8), (4, 8), (32,), (8, 4, 1)], ids=str)
@@ -153,6 +154,7 @@ def test_saved_in_another_dtype(dtype: Any, tmp_path: Path):
     agree(program, tmp_path)
 
 
+@pytest.mark.row("R135")
 @pytest.mark.interop
 def test_orbax_reads_chunks_and_dtypes_that_the_door_chose(tmp_path: Path):
     import orbax.checkpoint as orbax

@@ -124,6 +124,7 @@ def test_a_forced_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path):
     assert ocp.PyTreeCheckpointer().restore(tmp_path / "it") == {"a": 1}
 
 
+@pytest.mark.row("R184")
 def test_the_callback_comes_before_the_checkpoint_is_visible(tmp_path: Path):
     seen: list[Any] = []
     gate = Gate()
@@ -140,6 +141,7 @@ def test_the_callback_comes_before_the_checkpoint_is_visible(tmp_path: Path):
     assert (tmp_path / "it").exists()
 
 
+@pytest.mark.row("R040", "R098")
 def test_all_calls_work_inside_a_running_loop(tmp_path: Path):
     async def notebook() -> Any:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -53,6 +53,7 @@ def test_flat_dicts_and_back(name: str, sep: str | None, keep: bool, tmp_path: P
         agree(program, tmp_path)
 
 
+@pytest.mark.row("R243")
 @pytest.mark.parametrize("name", SHAPES)
 def test_names_of_parameters(name: str, tmp_path: Path):
     agree(lambda ocp, _: ocp.tree.get_param_names(SHAPES[name]), tmp_path)
@@ -86,6 +87,7 @@ def test_restore_through_abstract_arrays(tmp_path: Path):
     agree(program, tmp_path)
 
 
+@pytest.mark.row("R086", "R117")
 @pytest.mark.parametrize("name", TREES)
 def test_metadata_of_leaves(name: str, tmp_path: Path):
     import orbax.checkpoint as orbax
@@ -116,6 +118,7 @@ def told(metadata: Any) -> Any:
     return jax.tree.map(facts, metadata, is_leaf=lambda x: hasattr(x, "directory"))
 
 
+@pytest.mark.row("R136")
 def test_restore_args_from_metadata(tmp_path: Path):
     tree = {"x": sharded(PartitionSpec("a")), "n": np.arange(3), "i": 4, "s": "text"}
     checkpointer = door.PyTreeCheckpointer()

@@ -21,6 +21,7 @@ def saved(ocp: Any, root: Path, tree: Any) -> Path:
     return root / "it"
 
 
+@pytest.mark.row("R007", "R085", "R213", "R229", "R302")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tree_without_a_target(name: str, tmp_path: Path):
     def program(ocp: Any, root: Path) -> Any:
@@ -29,6 +30,7 @@ def test_a_tree_without_a_target(name: str, tmp_path: Path):
     agree(program, tmp_path)
 
 
+@pytest.mark.row("R007", "R302")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tree_into_a_target(name: str, tmp_path: Path):
     def program(ocp: Any, root: Path) -> Any:
@@ -50,6 +52,7 @@ def test_a_tree_with_the_args_that_its_target_asks_for(name: str, tmp_path: Path
     agree(program, tmp_path)
 
 
+@pytest.mark.row("R090")
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "text"])
 def test_a_state_through_the_standard_checkpointer(name: str, tmp_path: Path):
     def program(ocp: Any, root: Path) -> Any:

@@ -108,6 +108,7 @@ def test_old_steps_go_only_when_the_new_one_is_visible(manager, slow, root):
         assert names(root) == ["2"]
 
 
+@pytest.mark.row("R123")
 @pytest.mark.parametrize("keep", [None, 0, 1])
 def test_a_failed_save_leaves_what_is_known_equal_to_the_disk(manager, slow, root, keep):
     with manager(max_to_keep=keep) as one:
@@ -130,6 +131,7 @@ def test_a_failed_save_leaves_what_is_known_equal_to_the_disk(manager, slow, roo
         assert names(root) == [str(step) for step in expected]
 
 
+@pytest.mark.row("R123")
 def test_the_next_save_hears_of_a_failure_and_does_nothing(manager, slow, root):
     with manager() as one:
         slow.fail = True
@@ -199,6 +201,7 @@ def test_all_who_wait_hear_of_a_failure_until_its_owner_has(manager, slow):
         pool.submit(one.wait_until_finished).result(60)
 
 
+@pytest.mark.row("R260")
 def test_many_threads_may_wait_for_one_save(manager, slow):
     with manager() as one, concurrent.futures.ThreadPoolExecutor(10) as pool:
         slow.go.clear()

@@ -27,6 +27,7 @@ def test_one_object_comes_back_as_itself(ocp, root):
     assert "default" in names(root / "0")
 
 
+@pytest.mark.row("R306")
 def test_the_mode_is_settled_by_the_first_call_or_by_what_was_told(ours, root):
     def mode(place, call=None, **told):
         with ours.CheckpointManager(root / place, **told) as manager:
@@ -48,6 +49,7 @@ def test_the_mode_is_settled_by_the_first_call_or_by_what_was_told(ours, root):
     assert mode("a", handler_registry=ours.DefaultCheckpointHandlerRegistry()) is None
 
 
+@pytest.mark.row("R139")
 def test_several_objects_come_back_by_name(ocp, root):
     with ocp.CheckpointManager(root) as manager:
         args = ocp.args.Composite(
@@ -67,6 +69,7 @@ def test_several_objects_come_back_by_name(ocp, root):
             manager.restore(0, args=ocp.args.Composite(other=ocp.args.StandardRestore(tree())))
 
 
+@pytest.mark.row("R292")
 @pytest.mark.parametrize("single", [True, False])
 def test_a_fresh_manager_restores_without_being_told(ocp, root, single):
     args = ocp.args.StandardSave(tree(1)) if single else composite(ocp, a=tree(1), b=tree(2))
@@ -145,6 +148,7 @@ def test_the_latest_of_another_root_is_meant_when_it_is_named(ours, root):
             manager.restore(None, directory=root / "a" / "3")
 
 
+@pytest.mark.row("R090")
 def test_restore_to_another_sharding_and_dtype(ours, root):
     import jax
 
@@ -209,6 +213,7 @@ def test_handlers_and_names_are_united_and_describe_what_they_can(ours, root):
         assert found.notes is None
 
 
+@pytest.mark.row("R271")
 def test_a_registry_is_read_and_never_changed(ours, root):
     registry = ours.DefaultCheckpointHandlerRegistry()
     registry.add("state", ours.args.StandardSave)
@@ -302,6 +307,7 @@ def test_making_a_root_for_some_processes_is_not_done(ours, root):
 # ----------------------------------------------------------------------------------------- old ways
 
 
+@pytest.mark.row("R140")
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_one_old_checkpointer(ocp, root, asynchronous):
     kind = ocp.AsyncCheckpointer if asynchronous else ocp.Checkpointer
@@ -320,6 +326,7 @@ def test_one_old_checkpointer(ocp, root, asynchronous):
     assert "default" in names(root / "0")
 
 
+@pytest.mark.row("R140")
 def test_several_old_checkpointers(ocp, root):
     both = {
         "params": ocp.Checkpointer(ocp.PyTreeCheckpointHandler()),
@@ -368,6 +375,7 @@ def test_the_timeout_of_old_checkpointers_is_kept(ours, root):
     assert untouched.async_options is None
 
 
+@pytest.mark.row("R142")
 def test_a_handler_without_args_of_its_own(ours, root):
     class Text(ours.CheckpointHandler):
         def save(self, directory, item, shout=False):
