@@ -1,0 +1,116 @@
+"""What lies in the directory of a tree that was saved with no options at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from pertinax import checkpoint as ocp
+from tests.checkpoint.data.twins import same, sharded
+
+KNOWN = {"_CHECKPOINT_METADATA", "_METADATA", "_sharding", "_strings.json", "array_metadatas"}
+KNOWN |= {"commit_success.txt", "manifest.ocdbt", "d", "pertinax.json"}
+
+
+def tree() -> Any:
+    return {
+        "sharded": sharded(PartitionSpec("a")),
+        "more": [jnp.ones(3), {"n": np.arange(4), "i": 3}],
+        "text": "words",
+        "a/b": np.float32(0.5) * np.ones(2, np.float32),
+    }
+
+
+def save_sync(place: Path) -> None:
+    ocp.PyTreeCheckpointer().save(place, tree())
+
+
+def save_async(place: Path) -> None:
+    with ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(place, tree())
+
+
+def save_standard(place: Path) -> None:
+    without_text = {key: value for key, value in tree().items() if key != "text"}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(place, without_text)
+
+
+def save_base(place: Path) -> None:
+    handler = ocp.BasePyTreeCheckpointHandler()
+    args = ocp.handlers.base_pytree_checkpoint_handler.BasePyTreeSaveArgs(tree())
+    ocp.Checkpointer(handler).save(place, args=args)
+
+
+SAVES = [save_sync, save_async, save_standard, save_base]
+
+
+@pytest.mark.row("R012", "R043", "R065", "R078", "R084", "R101", "R110", "R119", "R228")
+@pytest.mark.parametrize("save", SAVES)
+def test_there_are_only_known_files(save: Any, tmp_path: Path):
+    save(tmp_path / "it")
+    names = {path.name for path in (tmp_path / "it").iterdir()}
+    assert names <= KNOWN  # neither `checkpoint` of msgpack nor metadata of protobuf
+    assert names >= {"manifest.ocdbt", "_METADATA", "_sharding", "d"}
+    every_file = [path.name for path in (tmp_path / "it").rglob("*") if path.is_file()]
+    assert every_file.count("_sharding") == 1
+    assert "checkpoint" not in every_file
+    found = ocp.PyTreeCheckpointer().restore(tmp_path / "it")
+    same(found["more"], tree()["more"])
+
+
+@pytest.mark.row("R107", "R128")
+@pytest.mark.interop
+@pytest.mark.parametrize("save", SAVES)
+def test_the_directory_is_one_database(save: Any, tmp_path: Path):
+    import tensorstore as ts
+
+    save(tmp_path / "it")
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{tmp_path}/it/"}}
+    keys = {key.decode() for key in ts.KvStore.open(spec).result().list().result()}
+    arrays = {key.removesuffix("/.zarray") for key in keys if key.endswith("/.zarray")}
+    assert arrays == {"sharded", "more.0", "more.1.n", "more.1.i", "a/b"}
+    assert keys >= {f"sharded/{row}.0" for row in range(4)}
+    assert not list((tmp_path / "it").glob("ocdbt.process_*"))
+
+
+@pytest.mark.row("R127", "R213")
+def test_the_metadata_is_plain_json(tmp_path: Path):
+    save_sync(tmp_path / "it")
+    found = json.loads((tmp_path / "it" / "_METADATA").read_text())["tree_metadata"]
+    leaf = found["('more', '1', 'n')"]
+    assert [part["key"] for part in leaf["key_metadata"]] == ["more", "1", "n"]
+    assert leaf["value_metadata"]["value_type"] == "np.ndarray"
+    assert len(found) == 6
+
+
+@pytest.mark.row("R239")
+@pytest.mark.parametrize("kind", ["standard", "pytree"])
+def test_a_path_that_is_written_again_and_again_is_read_anew(kind: str, tmp_path: Path):
+    if kind == "standard":
+        checkpointer: Any = ocp.StandardCheckpointer()
+    else:
+        checkpointer = ocp.PyTreeCheckpointer()
+    with checkpointer:
+        for i in range(5):
+            checkpointer.save(tmp_path / "it", {"a": jnp.full((i + 1,), i), "s": i}, force=True)
+            same(checkpointer.restore(tmp_path / "it"), {"a": jnp.full((i + 1,), i), "s": i})
+
+
+@pytest.mark.row("R234")
+def test_arrays_are_written_and_read_without_the_serialization_of_jax(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from jax.experimental.array_serialization import serialization
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("JAX's own serialization was called")
+
+    for name in ("async_serialize", "async_deserialize", "run_serialization"):
+        monkeypatch.setattr(serialization, name, refuse)
+    save_sync(tmp_path / "it")
+    same(ocp.PyTreeCheckpointer().restore(tmp_path / "it")["sharded"], tree()["sharded"])
