@@ -1,8 +1,8 @@
 """Threads of the door: one for work in the background, one to run a coroutine.
 
-Knows threads and event loops. Knows nothing of checkpoints. A coroutine gets a loop of its own on a
-thread of its own, so that it runs the same from a script, from inside a running loop and in a
-notebook; nobody's loop is patched.
+Knows threads and event loops. Knows nothing of checkpoints. A coroutine gets a loop of its own, on
+another thread where one runs already, so that it runs the same from a script, from inside a running
+loop and in a notebook; nobody's loop is patched.
 """
 
 import asyncio
@@ -35,5 +35,26 @@ def _carry_out(work: Callable[[], T], future: "Future[T]") -> None:
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of `coroutine`, run to its end on a private loop; the caller waits."""
-    return start(lambda: asyncio.run(coroutine), "pertinax-loop").result()
+    """The result of `coroutine`, run to its end on a loop of its own; the caller waits.
+
+    It runs on the caller's thread, or on another one if a loop runs there already. The loop that
+    the thread may have set for itself stays set.
+    """
+    if not loop_is_running():
+        return _run(coroutine)
+    return start(lambda: _run(coroutine), "pertinax-loop").result()
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    # With a factory of its own, a runner leaves the current event loop of the thread alone.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+def loop_is_running() -> bool:
+    """Whether an event loop runs on this thread now."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
