@@ -12,6 +12,7 @@ from pertinax import __version__ as __version__
 from pertinax.checkpoint import aggregate_handlers as aggregate_handlers
 from pertinax.checkpoint import args as args
 from pertinax.checkpoint import arrays as arrays
+from pertinax.checkpoint import asyncio_utils as asyncio_utils
 from pertinax.checkpoint import checkpoint_args as checkpoint_args
 from pertinax.checkpoint import checkpoint_utils as checkpoint_utils
 from pertinax.checkpoint import handlers as handlers

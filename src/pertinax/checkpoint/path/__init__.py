@@ -1,5 +1,6 @@
 """Paths of checkpoints. Knows the names of its modules; knows nothing of what they do."""
 
+from pertinax.checkpoint.path import async_utils as async_utils
 from pertinax.checkpoint.path import step as step
 
-__all__ = ["step"]
+__all__ = ["async_utils", "step"]
