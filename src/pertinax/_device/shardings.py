@@ -70,20 +70,22 @@ def sharding_from_text(text: str) -> Sharding | None:
             return _single_from(fields)
         if fields["sharding_type"] == "NamedSharding":
             return _named_from(fields)
+        if fields["sharding_type"] == "PositionalSharding":
+            return _positional_from(fields)
     except Exception:  # noqa: BLE001 - text of a file: JAX has errors of its own for what it may say
         return None
     return None
 
 
 def _single_from(fields: dict[str, Any]) -> Sharding | None:
-    wanted = _device_name(fields["device_str"])
+    wanted = plain_device_name(fields["device_str"])
     for device in jax.devices():
-        if _device_name(str(device)) == wanted:
+        if plain_device_name(str(device)) == wanted:
             return SingleDeviceSharding(device)
     return None
 
 
-def _device_name(text: str) -> str:
+def plain_device_name(text: str) -> str:
     """Older versions of JAX called the first CPU `TFRT_CPU_0`; it is `cpu:0` now."""
     return text.replace("TFRT_CPU_", "cpu:")
 
@@ -110,6 +112,17 @@ def _named_from(fields: dict[str, Any]) -> Sharding | None:
         return None  # the inside of a `shard_map`: no array can be put there
     mesh = Mesh(devices.reshape(shape), names, axis_types=kinds)
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _positional_from(fields: dict[str, Any]) -> Sharding | None:
+    """A grid of all devices. JAX has no such sharding any more: named axes divide the same way."""
+    shape = tuple(int(n) for n in fields["shape"])
+    devices = np.array(jax.devices(), dtype=object)
+    if devices.size != np.prod(shape, dtype=int):
+        return None
+    names = tuple(f"dim{i}" for i in range(len(shape)))
+    mesh = Mesh(devices.reshape(shape), names)
+    return NamedSharding(mesh, PartitionSpec(*names), memory_kind=fields.get("memory_kind"))
 
 
 def _flat_ids(nested: Any) -> list[int]:

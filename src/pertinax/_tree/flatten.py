@@ -62,7 +62,8 @@ def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
     if named is not children:
         return Node("custom", keys, nodes, type_name(type(value)))
     kind, name, static = _container(value, children)
-    return Node(kind, keys, nodes, name, static)
+    is_mapping = name is not None and not nodes and isinstance(value, Mapping)
+    return Node(kind, keys, nodes, name, static, is_mapping)
 
 
 def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:

@@ -36,7 +36,8 @@ class Node:
 
     `keys[i]` leads to `children[i]`. `type_name` is `module:qualname` of a class that plain Python
     does not have. `static` holds what the class keeps beside its children, as JSON (fields of a
-    dataclass, a default factory).
+    dataclass, a default factory). `is_mapping` is said of empty containers of other classes only:
+    Orbax has them as empty dicts.
     """
 
     kind: NodeKind
@@ -44,6 +45,7 @@ class Node:
     children: tuple["Node", ...] = ()
     type_name: str | None = None
     static: Any = None
+    is_mapping: bool = False
 
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.children):
@@ -86,6 +88,8 @@ def encode(node: Node) -> Any:
         out["n"] = node.type_name
     if node.static is not None:
         out["s"] = node.static
+    if node.is_mapping:
+        out["m"] = True
     if node.kind not in ("list", "tuple"):
         out["k"] = [_encode_key(key, node.kind) for key in node.keys]
     out["c"] = [encode(child) for child in node.children]
@@ -117,7 +121,8 @@ def decode(data: Any, depth: int = 0) -> Node:
     if name is not None and not isinstance(name, str):
         raise ValueError(f"a type name cannot be {name!r:.60}")
     _check_static(kind, static)
-    return Node(cast("NodeKind", kind), keys, below, name, static)
+    is_mapping = fields.get("m") is True and not below
+    return Node(cast("NodeKind", kind), keys, below, name, static, is_mapping)
 
 
 def _check_static(kind: str, static: Any) -> None:

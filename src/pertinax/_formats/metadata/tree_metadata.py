@@ -65,9 +65,14 @@ class TreeMetadata:
     aggregated: tuple[str, ...] = field(default=())
 
 
+def empty_of(value_type: str) -> Node | None:
+    """The empty container that a value type names, None for types of leaves."""
+    return _EMPTY.get(value_type)
+
+
 def empty_value_type(node: Node) -> str:
     """The value type of an empty container."""
-    if node.kind in ("dict", "ordered_dict", "default_dict"):
+    if node.kind in ("dict", "ordered_dict", "default_dict") or node.is_mapping:
         return "Dict"
     return {"list": "List", "tuple": "Tuple"}.get(node.kind, "None")
 

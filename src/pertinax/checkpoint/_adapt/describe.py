@@ -33,6 +33,17 @@ def describe_tree(directory: PathLike) -> Any:
     return stored.nest([_describe(leaf, place) for leaf in stored.leaves])
 
 
+def describe_leaves(directory: PathLike) -> dict[tuple[str, ...], Metadata]:
+    """The metadata of each leaf under its keys as text. Raises `FileNotFoundError` if there is none."""
+    stored = open_tree(directory)
+    place = epath.Path(directory)
+    return {
+        name.keys: _describe(stored.leaves[slot], place)
+        for name, slot in zip(stored.names, stored.slots, strict=True)
+        if slot is not None
+    }
+
+
 def _describe(leaf: StoredLeaf, place: epath.Path) -> Metadata:
     if leaf.codec == "none":
         return (

@@ -61,8 +61,8 @@ def _listed(keyed: Mapping[Any, Any]) -> str:
 
 
 def empty_value(node: Node) -> Any:
-    """What an empty container comes back as; those of libraries come back as None."""
-    if node.kind in ("dict", "ordered_dict", "default_dict"):
+    """What an empty container comes back as; those of libraries, unless mappings, as None."""
+    if node.kind in ("dict", "ordered_dict", "default_dict") or node.is_mapping:
         return {}
     if node.kind in ("list", "tuple"):
         return [] if node.kind == "list" else ()

@@ -5,6 +5,7 @@ Knows where these things are defined. Knows nothing itself.
 
 from pertinax.checkpoint.metadata import checkpoint as checkpoint
 from pertinax.checkpoint.metadata import sharding as sharding
+from pertinax.checkpoint.metadata import tree as tree
 from pertinax.checkpoint.metadata import value as value
 from pertinax.checkpoint.metadata.checkpoint import (
     CheckpointMetadataStore as CheckpointMetadataStore,
@@ -13,7 +14,11 @@ from pertinax.checkpoint.metadata.checkpoint import StepMetadata as StepMetadata
 from pertinax.checkpoint.metadata.checkpoint import (
     checkpoint_metadata_store as checkpoint_metadata_store,
 )
+from pertinax.checkpoint.metadata.sharding import GSPMDShardingMetadata as GSPMDShardingMetadata
 from pertinax.checkpoint.metadata.sharding import NamedShardingMetadata as NamedShardingMetadata
+from pertinax.checkpoint.metadata.sharding import (
+    PositionalShardingMetadata as PositionalShardingMetadata,
+)
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata as ShardingMetadata
 from pertinax.checkpoint.metadata.sharding import (
     SingleDeviceShardingMetadata as SingleDeviceShardingMetadata,

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from etils import epath
+from jax.sharding import Sharding
 
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata, from_jax_sharding
 
@@ -26,7 +27,7 @@ class Metadata:
         return hash(type(self))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class StorageMetadata:
     """How an array lies in its files."""
 
@@ -44,21 +45,26 @@ class ArrayMetadata(Metadata):
 
     @classmethod
     def from_shape_dtype_struct(
-        cls, shape_dtype_struct: Any, name: str | None = None, directory: Any = None
+        cls, s: Any, name: str | None = None, directory: epath.Path | None = None
     ) -> Self:
         """What a `jax.ShapeDtypeStruct` says of an array."""
-        layout = getattr(shape_dtype_struct, "sharding", None)
-        found = None if layout is None else from_jax_sharding(layout)
-        return cls(name, directory, shape_dtype_struct.shape, found, shape_dtype_struct.dtype)
+        layout = _layout(getattr(s, "sharding", None))
+        return cls(name=name, directory=directory, shape=s.shape, sharding=layout, dtype=s.dtype)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ArrayMetadata) or type(other) is not type(self):
             return False
-        mine = (self.shape, self.sharding, self.dtype, self.storage)
-        return mine == (other.shape, other.sharding, other.dtype, other.storage)
+        mine = (tuple(self.shape), _layout(self.sharding), self.dtype, self.storage)
+        theirs = (tuple(other.shape), _layout(other.sharding), other.dtype, other.storage)
+        return mine == theirs
 
     def __hash__(self) -> int:
-        return hash((self.shape, str(self.dtype)))
+        return hash(tuple(self.shape))
+
+
+def _layout(sharding: Any) -> ShardingMetadata | None:
+    """The metadata of a layout, be it live or not."""
+    return from_jax_sharding(sharding) if isinstance(sharding, Sharding) else sharding
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,10 +77,14 @@ class ScalarMetadata(ArrayMetadata):
     storage: StorageMetadata | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ScalarMetadata) and np.dtype(self.dtype) == np.dtype(other.dtype)
+        if not isinstance(other, ScalarMetadata):
+            return False
+        if self.dtype is None or other.dtype is None:  # which numpy takes for float64
+            return self.dtype is other.dtype
+        return np.dtype(self.dtype) == np.dtype(other.dtype)
 
     def __hash__(self) -> int:
-        return hash(str(self.dtype))
+        return hash(None if self.dtype is None else np.dtype(self.dtype))
 
 
 @dataclasses.dataclass(eq=False)
