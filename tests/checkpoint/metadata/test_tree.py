@@ -1,9 +1,8 @@
 """`_METADATA` as objects. The texts are what Orbax 0.8.0 wrote for the same tree."""
 
-import collections
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,12 @@ from pertinax.checkpoint.metadata.value import (
     StringMetadata,
 )
 
-Point = collections.namedtuple("Point", "x y")
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
 TREE = {
     "a": [np.arange(3), {"b": 1}],
     "e": {},

@@ -34,7 +34,7 @@ def describe_tree(directory: PathLike) -> Any:
 
 
 def describe_leaves(directory: PathLike) -> dict[tuple[str, ...], Metadata]:
-    """The metadata of each leaf under its keys as text. Raises `FileNotFoundError` if there is none."""
+    """The metadata of each leaf under its keys as text. Raises as `describe_tree`."""
     stored = open_tree(directory)
     place = epath.Path(directory)
     return {
