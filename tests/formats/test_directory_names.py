@@ -16,7 +16,8 @@ def test_names_that_lead_elsewhere_are_unfit(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 256, "a/" + "ü" * 128, "_METADATA", "d/x", "pertinax.json", "ocdbt.process_0"]
+    "name",
+    ["x" * 256, "a/" + "ü" * 128, "_METADATA", "_sharding/x", "pertinax.json", "ocdbt.process_0"],
 )
 def test_names_that_the_item_or_the_file_system_cannot_give_are_unfit(name):
     assert list(unfit_names([name], "zarr.json")) == [name]

@@ -26,6 +26,10 @@ _GAP_BYTES = 64
 _PAGE_BYTES = 4096
 _OPEN_FILES = 32
 """A checkpoint may have more files than a program may have open."""
+_MAPPED_FILES = 1 << 13
+"""Nor may it map as many as it likes: Linux allows 65530 regions, and others want some too."""
+_SMALL_FILE_BYTES = 1 << 16
+"""Where there are many files, those that give less than this are read: a map costs more."""
 
 Stored = dict[int, NDArray[np.uint8]]
 """Row of the chunk table -> the bytes of that chunk."""
@@ -173,6 +177,7 @@ class _Files:
         self._item = item
         self._names = manifest.chunks.files
         self._use_map = use_map
+        self._read_only = _files_to_read(manifest) if use_map else frozenset[int]()
         self._readers: dict[int, Reader] = {}
         self._lengths: dict[int, int] = {}
         self._maps: dict[int, NDArray[np.uint8] | None] = {}
@@ -197,6 +202,8 @@ class _Files:
         """The whole file as memory (`start` and `stop` are checked against its end), or None."""
         if self._names[file] == INLINE_FILE:
             return self._maps[file]
+        if file in self._read_only:
+            return None
         if file not in self._lengths:
             self._meet(file)
         self._check_end(file, start, stop)
@@ -236,12 +243,14 @@ class _Files:
 
     def read(self, file: int, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start`."""
-        self._check_end(file, start, start + len(buffer))
         try:
             if file in self._readers:
+                self._check_end(file, start, start + len(buffer))
                 self._readers[file].read_into(start, buffer)
                 return
             with self._open(file) as reader:
+                self._lengths[file] = reader.length
+                self._check_end(file, start, start + len(buffer))
                 reader.read_into(start, buffer)
         except EOFError as error:
             raise CorruptCheckpoint(
@@ -254,3 +263,15 @@ class _Files:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+
+def _files_to_read(manifest: Manifest) -> frozenset[int]:
+    """The files that are not worth a map, or one too many."""
+    chunks = manifest.chunks
+    if len(chunks.files) <= _OPEN_FILES:
+        return frozenset()
+    used = np.zeros(len(chunks.files), np.int64)
+    np.add.at(used, chunks.file, chunks.length)
+    large = np.flatnonzero(used >= _SMALL_FILE_BYTES)
+    mapped = set(large[:_MAPPED_FILES].tolist())
+    return frozenset(range(len(used))) - mapped

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
+from pertinax._formats.layout import LayoutName
 from pertinax._store.draft import Exists
 from pertinax.errors import InvalidOption
 
@@ -44,7 +45,13 @@ class SaveOptions:
         chunk_bytes: upper bound of one stored chunk, for all leaves or one for each; None: a chunk
             is a shard.
         dtypes: the dtype to store each leaf in, None where it stays; None: all stay.
+        layout: in which files, and in which version of Zarr.
+        file_bytes: a data file is closed, and another begun, once it exceeds this, and no chunk is
+            larger unless its array cannot be cut evenly; 0: one file, chunks of any size; None: one
+            file, chunks of 2 GiB at most. A layout with one file for each chunk does not ask.
+        taken_name: what no leaf may be called in such a layout, for readers look for a file there.
         threads: how many threads write.
+        budget_bytes: how much may be on its way to the disk at a time; None: what threads carry.
         mode: permission bits of new directories, before the umask.
     """
 
@@ -53,13 +60,21 @@ class SaveOptions:
     compression: Compression = "none"
     chunk_bytes: int | Sequence[int | None] | None = None
     dtypes: Sequence[str | None] | None = None
+    layout: LayoutName = "ocdbt+zarr2"
+    file_bytes: int | None = None
+    taken_name: str | None = "checkpoint"
     threads: int = min(4, (os.cpu_count() or 1) + 1)
+    budget_bytes: int | None = None
     mode: int = 0o777
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.threads < 1:
             raise InvalidOption(f"threads={self.threads} means nothing: at least 1")
+        if self.file_bytes is not None and self.file_bytes < 0:
+            raise InvalidOption(f"file_bytes={self.file_bytes} means nothing: 0 is no limit")
+        if self.budget_bytes is not None and self.budget_bytes < 1:
+            raise InvalidOption(f"budget_bytes={self.budget_bytes} means nothing: at least 1")
         _check_limits(self.chunk_bytes)
 
 

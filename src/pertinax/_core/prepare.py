@@ -7,13 +7,15 @@ all that was passed in.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pertinax._core.options import SaveOptions
 from pertinax._device.inspect import Inspector, LiveLeaf
 from pertinax._device.recast import recast
 from pertinax._device.snapshot import Mode, take
+from pertinax._formats.directory.names import unfit_names
 from pertinax._formats.item import ItemContent
+from pertinax._formats.layout import Layout
 from pertinax._formats.manifest import Codec, StoredLeaf
 from pertinax._formats.metadata.names import OrbaxName, orbax_names
 from pertinax._formats.zarr.dtypes import native_name, numpy_dtype, storage_dtype
@@ -31,6 +33,15 @@ _TENSORSTORE_FILE_BYTES = 1 << 31
 _DUST_BYTES = 1 << 20
 """Chunks divide a shard evenly: one that is long, and whose length is a prime number, would be cut
 into its elements. It stays whole instead, unless the caller insists on a limit."""
+_DUST_PARTS = 16
+"""How many times smaller than a small limit a chunk is dust, too."""
+
+
+class _Limit(NamedTuple):
+    """The bytes of a chunk; `firm` if the caller said so, else it comes from the size of files."""
+
+    bytes: int
+    firm: bool
 
 
 def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
@@ -54,9 +65,12 @@ def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
     if options.dtypes is not None:
         live = _recast(live, options.dtypes)
     limits = _limits(options, len(live))
+    layout = Layout.named(options.layout, options.taken_name)
     names = orbax_names(flat.root, {i for i, leaf in enumerate(live) if leaf.value is not None})
     leaf_names = [name for name in names if name.node.kind == "leaf"]
     stored = _stored(live, leaf_names, limits, "zstd" if options.compression == "zstd" else "raw")
+    if layout.container == "directory":
+        _refuse_unfit(stored, layout)
     plan = plan_write(
         [
             ArrayPieces(
@@ -69,13 +83,32 @@ def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
             )
             for i, (leaf, s) in enumerate(zip(live, stored, strict=True))
             if leaf.boxes
-        ]
+        ],
+        file_bytes=options.file_bytes or 0,
     )
     snapshot = take(plan, live, flat.paths, mode)
     values = {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None}
     return ItemContent(
-        flat.root, stored, values, names, [leaf.write_shape for leaf in live], plan, snapshot
+        flat.root,
+        stored,
+        values,
+        names,
+        [leaf.write_shape for leaf in live],
+        plan,
+        snapshot,
+        layout,
     )
+
+
+def _refuse_unfit(stored: Sequence[StoredLeaf], layout: Layout) -> None:
+    arrays = (leaf.name for leaf in stored if leaf.codec != "none")
+    unfit = unfit_names(arrays, layout.metadata_key, taken=layout.taken)
+    if unfit:
+        listed = "".join(f"\n  {name!r:.80}: {reason}" for name, reason in sorted(unfit.items()))
+        raise InvalidOption(
+            f"{len(unfit)} leaves cannot have a directory of their own: rename them, or choose a "
+            f"layout of few files (ocdbt){listed}"
+        )
 
 
 def _flatten(tree: Any) -> Flat:
@@ -94,16 +127,25 @@ def _recast(live: Sequence[LiveLeaf], dtypes: Sequence[str | None]) -> list[Live
     ]
 
 
-def _limits(options: SaveOptions, count: int) -> list[int | None]:
+def _limits(options: SaveOptions, count: int) -> list[_Limit | None]:
     given = options.chunk_bytes
     limits = [given] * count if given is None or isinstance(given, int) else list(given)
     if len(limits) != count:
         raise InvalidOption(f"chunk_bytes lists {len(limits)} limits for {count} leaves")
-    return [min(n or _TENSORSTORE_FILE_BYTES, _TENSORSTORE_FILE_BYTES) for n in limits]
+    file_bytes = _TENSORSTORE_FILE_BYTES if options.file_bytes is None else options.file_bytes
+    if options.layout.startswith("directory") or not file_bytes:
+        return [None if n is None else _Limit(n, firm=True) for n in limits]
+    return [
+        _Limit(file_bytes, firm=False) if n is None or n > file_bytes else _Limit(n, firm=True)
+        for n in limits
+    ]
 
 
 def _stored(
-    live: Sequence[LiveLeaf], names: Sequence[OrbaxName], limits: Sequence[int | None], codec: Codec
+    live: Sequence[LiveLeaf],
+    names: Sequence[OrbaxName],
+    limits: Sequence[_Limit | None],
+    codec: Codec,
 ) -> list[StoredLeaf]:
     # Trees have thousands of leaves and few kinds of them: what depends on the kind alone is worked
     # out once.
@@ -134,18 +176,16 @@ def _stored(
     return out
 
 
-def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple[str, Shape, Codec]:
+def _layout(
+    leaf: LiveLeaf, path: str, limit: _Limit | None, codec: Codec
+) -> tuple[str, Shape, Codec]:
     """Storage dtype, chunk shape and codec of one kind of leaf."""
     try:
         storage = storage_dtype(
             native_name(leaf.dtype) if leaf.dtype.startswith(">") else leaf.dtype
         )
         itemsize = numpy_dtype(storage).itemsize
-        shape = choose_chunk_shape(
-            leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=limit
-        )
-        if limit == _TENSORSTORE_FILE_BYTES and math.prod(shape) * itemsize < _DUST_BYTES:
-            shape = tuple(max(1, n) for n in leaf.write_shape)
+        shape = _chunk_shape(leaf, itemsize, limit)
     except ValueError as error:
         raise UnsupportedLeaf(
             f"leaf {path!r} of {leaf.dtype}{list(leaf.shape)}: {error}"
@@ -153,3 +193,15 @@ def _layout(leaf: LiveLeaf, path: str, limit: int | None, codec: Codec) -> tuple
     # Compressing small ones saves nothing that anybody would miss.
     small = math.prod(leaf.shape) * itemsize < SMALL_BYTES
     return storage, shape, "raw" if small else codec
+
+
+def _chunk_shape(leaf: LiveLeaf, itemsize: int, limit: _Limit | None) -> Shape:
+    whole = tuple(max(1, n) for n in leaf.write_shape)
+    if limit is None:
+        return whole
+    most = limit.bytes if limit.firm else max(limit.bytes, itemsize)
+    shape = choose_chunk_shape(leaf.shape, leaf.write_shape, itemsize=itemsize, limit_bytes=most)
+    dust = min(_DUST_BYTES, most // _DUST_PARTS)
+    if not limit.firm and shape != whole and math.prod(shape) * itemsize < dust:
+        return whole
+    return shape

@@ -13,6 +13,7 @@ from pertinax._core.places import locate
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._formats.detect import detect
+from pertinax._formats.layout import LayoutName
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
@@ -28,6 +29,7 @@ def save(
     exists: Exists = "error",
     compression: Compression = "none",
     chunk_bytes: int | Sequence[int | None] | None = None,
+    layout: LayoutName = "ocdbt+zarr2",
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> str:
@@ -46,6 +48,9 @@ def save(
             is whole) or `"skip"` the save.
         compression: of array bytes: `"none"` (fastest on any good disk) or `"zstd"`.
         chunk_bytes: upper bound of one stored chunk; None: one chunk for each shard.
+        layout: how arrays are filed, for those who open them with other programs: `"ocdbt+zarr2"`
+            or `"ocdbt+zarr3"`, a database in few files; `"directory+zarr2"` or
+            `"directory+zarr3"`, a directory for each array and a file for each chunk.
         store: where to write, if not this machine's files.
         progress: called with bytes written and bytes in all, from the writing threads.
 
@@ -57,7 +62,9 @@ def save(
 
     >>> pertinax.save("runs/first", {"w": jnp.ones((2, 3)), "step": 1})
     """
-    options = SaveOptions(exists=exists, compression=compression, chunk_bytes=chunk_bytes)
+    options = SaveOptions(
+        exists=exists, compression=compression, chunk_bytes=chunk_bytes, layout=layout
+    )
     where, final = locate(path, store)
     if _is_taken(where, final, options):
         return final
@@ -74,6 +81,7 @@ def save_async(
     snapshot: Snapshotting = "hold",
     compression: Compression = "none",
     chunk_bytes: int | Sequence[int | None] | None = None,
+    layout: LayoutName = "ocdbt+zarr2",
     store: Store | None = None,
     on_done: Callable[[Pending], None] | None = None,
 ) -> Pending:
@@ -93,7 +101,11 @@ def save_async(
     """
     begun_s = time.monotonic()
     options = SaveOptions(
-        exists=exists, snapshot=snapshot, compression=compression, chunk_bytes=chunk_bytes
+        exists=exists,
+        snapshot=snapshot,
+        compression=compression,
+        chunk_bytes=chunk_bytes,
+        layout=layout,
     )
     where, final = locate(path, store)
     if _is_taken(where, final, options):

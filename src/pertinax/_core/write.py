@@ -76,7 +76,7 @@ def write_checkpoint(
         # What appears or vanishes under our hands is not the path that the user gave.
         storage_errors("save the checkpoint", final, names_too=True),
         open_draft(store, final, mode=options.mode) as draft,
-        Workers(options.threads, "pertinax-write") as workers,
+        Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers,
     ):
         counter = _Counter(contents.total_bytes, progress)
         write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)

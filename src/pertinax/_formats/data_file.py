@@ -1,95 +1,137 @@
-"""The data file: array bytes on their way to the disk, checksummed while they are hot in cache.
+"""Array bytes on their way to the disk, checksummed while they are hot in cache.
 
-Knows pieces, offsets, blocks and codecs. Knows nothing of trees, names or of what surrounds the
-file. Raw pieces go straight from the snapshot's buffers to the places that the plan gave them, from
-several threads; compressed ones are appended behind, as they come.
+Knows pieces, blocks and codecs. Knows nothing of trees, of names, or of which file a piece belongs
+into: a `Placing` says so. Raw pieces go straight from the snapshot's buffers to their places, from
+several threads; compressed ones get a place as they come.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import BLOCK_BYTES, crc32c, crc_blocks
-from pertinax._formats.manifest import ChunkTable, Codec, StoredLeaf
+from pertinax._formats.manifest import ChunkTable, StoredLeaf
+from pertinax._formats.outputs import Outputs
 from pertinax._formats.zarr.codecs import encode_chunk
-from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
-from pertinax._store.contract import Writer
+from pertinax._plan.write import Piece, WritePlan
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
 from pertinax.errors import SnapshotChanged
 
-_SEGMENT_BYTES = 4 * BLOCK_BYTES
+SEGMENT_BYTES = 4 * BLOCK_BYTES
 """One write; a multiple of the block, small enough to stay in cache between checksum and copy."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
 
 
+class Place(NamedTuple):
+    """A position in one of the outputs."""
+
+    file: int
+    offset: int
+
+
+class Span(NamedTuple):
+    """Bytes `start` to `stop` of the snapshot's packed pieces, and where they go."""
+
+    start: int
+    stop: int
+    place: Place
+
+
+class Placing(Protocol):
+    """Where pieces go. Both sequences are those of the plan's packed and placed pieces."""
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """The packed pieces, cut into writes."""
+        ...
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The place of each packed and placed piece."""
+        ...
+
+    def reserve(self, position: int, length: int) -> Place:
+        """The place of the piece at `position` of the plan, which turned out to need `length`
+        bytes. Any thread may ask, once for each piece.
+        """
+        ...
+
+
 class Receipt(NamedTuple):
     """What became of one piece: where its bytes are, and one CRC-32C for each block of them."""
 
     piece: Piece
-    offset: int
+    place: Place
     length: int
     crcs: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is to be written: `leaves`, the pieces of their `plan`, the bytes in its `snapshot`."""
+
+    leaves: Sequence[StoredLeaf]
+    plan: WritePlan
+    snapshot: Snapshot
+
+
 def write_pieces(
-    writer: Writer,
-    plan: WritePlan,
-    snapshot: Snapshot,
+    outputs: Outputs,
+    placing: Placing,
+    content: Content,
     *,
-    leaves: Sequence[StoredLeaf],
     workers: Workers,
     progress: Progress,
-) -> tuple[list[Receipt], int]:
-    """Write every piece of `leaves`; returns receipts and the end of the written bytes."""
-    offsets = plan.offsets.tolist()
-    raw_jobs: list[_RawJob] = []
+) -> list[Receipt]:
+    """Write every piece. The files of packed and placed ones wait for as many writes as
+    `writes_of` says.
+    """
+    plan, snapshot = content.plan, content.snapshot
     last = plan.packed + plan.placed
+    places = placing.places
+    writing = _Writing(outputs, placing, content, workers, progress)
+    raw_jobs: list[_RawJob] = []
     for i in range(plan.packed, last):
-        raw_jobs += _raw_jobs(plan.pieces[i], offsets[i], snapshot.large[i - plan.packed])
-    tail = _Tail(plan.placed_bytes)
-    encoded = zip(plan.pieces[last:], snapshot.large[plan.placed :], strict=True)
+        raw_jobs += _raw_jobs(plan.pieces[i], places[i], snapshot.large[i - plan.packed])
     tasks: list[Callable[[], Any]] = [
-        *(
-            lambda span=span: _write_packed(writer, snapshot.packed, span, progress)
-            for span in _spans(plan)
-        ),
-        *(
-            lambda job=job: _write_raw(writer, job, leaves[job.piece.leaf], progress)
-            for job in raw_jobs
-        ),
-        *(
-            lambda p=p, a=a: _write_encoded(
-                writer, p, a, leaves[p.leaf].codec, tail=tail, progress=progress
-            )
-            for p, a in encoded
-        ),
+        *(lambda span=span: writing.packed(span) for span in placing.spans),
+        *(lambda job=job: writing.raw(job) for job in raw_jobs),
+        *(lambda i=i: writing.encoded(i) for i in range(last, len(plan.pieces))),
     ]
     results = workers.run_all(tasks)
     receipts = [
         Receipt(
-            piece, offset, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),)
+            piece, place, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),)
         )
-        for piece, offset in zip(plan.pieces[: plan.packed], offsets, strict=False)
+        for piece, place, offset in zip(
+            plan.pieces[: plan.packed], places, plan.offsets.tolist(), strict=False
+        )
     ]
     receipts += _merge([r for r in results if isinstance(r, _Part)])
     receipts += [r for r in results if isinstance(r, Receipt)]
-    return receipts, tail.end
+    return receipts
+
+
+def writes_of(array: NDArray[Any]) -> int:
+    """How many writes a placed piece takes."""
+    if not array.flags.c_contiguous:
+        return 1
+    return -(-array.nbytes // SEGMENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class _RawJob:
-    """Part of a large piece: bytes `start` to `start + length` of it go to `offset`."""
+    """Part of a large piece: bytes from `start` of it, in `array`, go to `place`."""
 
     piece: Piece
-    base: int
+    base: Place
     start: int
     array: NDArray[Any]
 
@@ -100,30 +142,63 @@ class _Part:
     crcs: list[int]
 
 
-def _raw_jobs(piece: Piece, offset: int, array: NDArray[Any]) -> list[_RawJob]:
+def _raw_jobs(piece: Piece, place: Place, array: NDArray[Any]) -> list[_RawJob]:
     if not array.flags.c_contiguous:
         # A chunk cut out of a shard: made contiguous when its turn comes.
-        return [_RawJob(piece, offset, 0, array)]
+        return [_RawJob(piece, place, 0, array)]
     data = array.reshape(-1).view(np.uint8)
     return [
-        _RawJob(piece, offset, start, data[start : start + _SEGMENT_BYTES])
-        for start in range(0, piece.length, _SEGMENT_BYTES)
+        _RawJob(piece, place, start, data[start : start + SEGMENT_BYTES])
+        for start in range(0, piece.length, SEGMENT_BYTES)
     ]
 
 
-def _write_raw(writer: Writer, job: _RawJob, leaf: StoredLeaf, progress: Progress) -> _Part:
-    data = np.ascontiguousarray(job.array).reshape(-1).view(np.uint8)
-    crcs = crc_blocks(data)
-    writer.write_at(job.base + job.start, [memoryview(data)])
-    if crc_blocks(data) != crcs:
-        # Somebody wrote into a live array meanwhile. What is on the disk may be neither the old
-        # bytes nor the new ones, and it would not match its checksum.
-        raise SnapshotChanged(
-            f"leaf {path_text(leaf.path)!r} was written to while it was being saved; nothing was "
-            f'published. Do not write into arrays until the save is done, or use snapshot="copy"'
-        )
-    progress(len(data))
-    return _Part(job, crcs)
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """The three ways in which bytes are written, each from any thread."""
+
+    outputs: Outputs
+    placing: Placing
+    content: Content
+    workers: Workers
+    progress: Progress
+
+    def packed(self, span: Span) -> None:
+        length = span.stop - span.start
+        with self.workers.carrying(length):
+            data = self.content.snapshot.packed[span.start : span.stop]
+            self.outputs.write(span.place.file, span.place.offset, [data])
+        self.progress(length)
+
+    def raw(self, job: _RawJob) -> _Part:
+        with self.workers.carrying(job.array.nbytes):
+            data = np.ascontiguousarray(job.array).reshape(-1).view(np.uint8)
+            crcs = crc_blocks(data)
+            file, offset = job.base
+            self.outputs.write(file, offset + job.start, [memoryview(data)])
+            if crc_blocks(data) != crcs:
+                # Somebody wrote into a live array meanwhile. What is on the disk may be neither the
+                # old bytes nor the new ones, and it would not match its checksum.
+                path = path_text(self.content.leaves[job.piece.leaf].path)
+                raise SnapshotChanged(
+                    f"leaf {path!r} was written to while it was being saved; nothing was "
+                    "published. Do not write into arrays until the save is done, or use "
+                    'snapshot="copy"'
+                )
+        self.progress(len(data))
+        return _Part(job, crcs)
+
+    def encoded(self, position: int) -> Receipt:
+        plan, snapshot = self.content.plan, self.content.snapshot
+        piece = plan.pieces[position]
+        with self.workers.carrying(piece.length):
+            array = snapshot.large[position - plan.packed]
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            data = encode_chunk(self.content.leaves[piece.leaf].codec, memoryview(raw))
+            place = self.placing.reserve(position, len(data))
+            self.outputs.write(place.file, place.offset, [data])
+        self.progress(piece.length)
+        return Receipt(piece, place, len(data), crc_blocks(data))
 
 
 def _merge(parts: list[_Part]) -> list[Receipt]:
@@ -137,63 +212,20 @@ def _merge(parts: list[_Part]) -> list[Receipt]:
     return list(out.values())
 
 
-def _spans(plan: WritePlan) -> list[tuple[int, int]]:
-    ends = range(0, plan.packed_bytes, _SEGMENT_BYTES)
-    return [(start, min(start + _SEGMENT_BYTES, plan.packed_bytes)) for start in ends]
-
-
-def _write_packed(
-    writer: Writer, packed: memoryview, span: tuple[int, int], progress: Progress
-) -> None:
-    start, stop = span
-    writer.write_at(start, [packed[start:stop]])
-    progress(stop - start)
-
-
-class _Tail:
-    """The end of the file, where pieces of unforeseen length are appended."""
-
-    def __init__(self, end: int) -> None:
-        self._lock = threading.Lock()
-        self.end = end
-
-    def reserve(self, length: int) -> int:
-        alignment = LARGE_ALIGNMENT if length >= LARGE_ALIGNMENT else SMALL_ALIGNMENT
-        with self._lock:
-            offset = align(self.end, alignment)
-            self.end = offset + length
-        return offset
-
-
-def _write_encoded(
-    writer: Writer,
-    piece: Piece,
-    array: NDArray[Any],
-    codec: Codec,
-    *,
-    tail: _Tail,
-    progress: Progress,
-) -> Receipt:
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    data = encode_chunk(codec, memoryview(raw))
-    offset = tail.reserve(len(data))
-    writer.write_at(offset, [data])
-    progress(piece.length)
-    return Receipt(piece, offset, len(data), crc_blocks(data))
-
-
-def chunk_table(file: str, receipts: Sequence[Receipt], nodes: Receipt | None) -> ChunkTable:
+def chunk_table(
+    files: Sequence[str], receipts: Sequence[Receipt], nodes: Receipt | None = None
+) -> ChunkTable:
     """All receipts as columns: the container's own bytes first, then leaf by leaf in grid order."""
     rows = sorted(receipts, key=lambda r: (r.piece.leaf, r.piece.ordinal))
     if nodes is not None:
         rows.insert(0, nodes)
     n = len(rows)
     return ChunkTable(
-        (file,) if rows else (),
+        tuple(files) if rows else (),
         np.fromiter((r.piece.leaf for r in rows), np.int64, n),
         np.fromiter((r.piece.ordinal for r in rows), np.int64, n),
-        np.zeros(n, np.int64),
-        np.fromiter((r.offset for r in rows), np.int64, n),
+        np.fromiter((r.place.file for r in rows), np.int64, n),
+        np.fromiter((r.place.offset for r in rows), np.int64, n),
         np.fromiter((r.length for r in rows), np.int64, n),
         np.fromiter((crc for r in rows for crc in r.crcs), np.uint32),
     )

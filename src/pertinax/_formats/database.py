@@ -1,15 +1,31 @@
 """The database of an item: arrays as keys and values of OCDBT, the way Orbax looks for them.
 
 Knows which keys an array has and what stands under each: its metadata inline, its chunks by
-reference. Knows nothing of how OCDBT encodes them (`ocdbt`) nor of when they are written (`item`).
+reference; and how chunks share a data file, or several. Knows nothing of how OCDBT encodes them
+(`ocdbt`).
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Sequence
+from typing import final
 
-from pertinax._formats.data_file import Receipt
-from pertinax._formats.manifest import StoredLeaf
+import numpy as np
+
+from pertinax._formats.crc import crc_blocks
+from pertinax._formats.data_file import (
+    SEGMENT_BYTES,
+    Content,
+    Place,
+    Progress,
+    Receipt,
+    Span,
+    chunk_table,
+    write_pieces,
+    writes_of,
+)
+from pertinax._formats.manifest import ChunkTable, StoredLeaf
 from pertinax._formats.ocdbt import (
     MANIFEST_FILE,
     EncodedDatabase,
@@ -17,56 +33,174 @@ from pertinax._formats.ocdbt import (
     Value,
     encode_database,
 )
-from pertinax._formats.zarr.array import chunk_key, metadata_key
+from pertinax._formats.outputs import Outputs
+from pertinax._formats.zarr.array import Driver, chunk_key, metadata_key
 from pertinax._formats.zarr.text import ArraySpec, encode_metadata
-from pertinax._plan.boxes import Shape
+from pertinax._plan.boxes import Box, Shape
 from pertinax._plan.chunks import grid_shape, index_of
+from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
+from pertinax._store.contract import Store
+from pertinax._store.failures import storage_errors
+from pertinax._store.workers import Workers
+from pertinax._tree.quiet import collector_paused
 
-__all__ = ["MANIFEST_FILE", "encode_arrays"]
+
+def write_database(
+    store: Store,
+    directory: str,
+    content: Content,
+    driver: Driver,
+    *,
+    workers: Workers,
+    progress: Progress,
+) -> tuple[ChunkTable, dict[str, bytes]]:
+    """The data files, with the database's nodes at the end of the last one, durable.
+
+    Returns where the chunks are, and the file of the database's manifest, which is to be written.
+    """
+    with storage_errors("make a directory", directory):
+        store.make_dir(f"{directory}/d")
+    with Outputs(store, directory) as outputs:
+        files = DataFiles(outputs, content)
+        receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
+        # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
+        place = files.place_nodes()
+        with collector_paused(len(content.leaves)):
+            database = encode_arrays(content.leaves, receipts, driver, outputs.names, place)
+        outputs.write(place.file, place.offset, [database.nodes])
+    nodes = None
+    if database.nodes:
+        own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
+        nodes = Receipt(own, place, own.length, crc_blocks(database.nodes))
+    return chunk_table(outputs.names, receipts, nodes), {MANIFEST_FILE: database.manifest}
+
+
+@final
+class DataFiles:
+    """Pieces one after the other, in one file or in several; those without a place come last."""
+
+    def __init__(self, outputs: Outputs, content: Content) -> None:
+        plan = content.plan
+        self._outputs = outputs
+        self._file_bytes = plan.file_bytes
+        self._lock = threading.Lock()
+        ends = _file_ends(plan)
+        self.spans: list[Span] = []
+        for file, (start, end) in enumerate(zip(plan.cuts, ends, strict=True)):
+            spans = _spans(file, start, min(end, plan.packed_bytes))
+            self.spans += spans
+            outputs.add(_new_name(), end - start, writes=len(spans))
+        self.places = _places(plan)
+        for place, array in zip(self.places[plan.packed :], content.snapshot.large, strict=False):
+            outputs.expect(place.file, writes_of(array))
+        self._tail = len(ends) - 1
+        self._end = ends[-1] - plan.cuts[-1]
+        outputs.expect(self._tail)  # it stays open for what comes
+
+    def reserve(self, position: int, length: int) -> Place:  # noqa: ARG002 - all come behind
+        """A place behind all others, in a new file if the last one is full."""
+        return self._append(length, LARGE_ALIGNMENT if length >= LARGE_ALIGNMENT else 0, writes=1)
+
+    def place_nodes(self) -> Place:
+        """The last place of all; nothing else can follow."""
+        return self._append(0, LARGE_ALIGNMENT, writes=0)
+
+    def _append(self, length: int, alignment: int, *, writes: int) -> Place:
+        full: int | None = None
+        with self._lock:
+            if self._file_bytes and self._end > self._file_bytes:
+                full, self._tail, self._end = (
+                    self._tail,
+                    self._outputs.add(_new_name(), writes=1),
+                    0,
+                )
+            offset = align(self._end, alignment or SMALL_ALIGNMENT)
+            self._end = offset + length
+            place = Place(self._tail, offset)
+            self._outputs.expect(place.file, writes)
+        if full is not None:
+            self._outputs.write(full, 0, [])  # the one that it was kept open for
+        return place
+
+
+def _new_name() -> str:
+    return f"d/{uuid.uuid4().hex}"
+
+
+def _file_ends(plan: WritePlan) -> list[int]:
+    """Where in the image each file ends, as far as that is planned."""
+    if not plan.file_bytes:
+        return [plan.placed_bytes]
+    # To the byte: nothing may follow in a file that turns out to be full.
+    ends: list[int] = []
+    for cut in (*plan.cuts[1:], plan.placed_bytes + 1):
+        last = int(np.searchsorted(plan.offsets, cut)) - 1
+        ends.append(int(plan.offsets[last]) + plan.pieces[last].length if last >= 0 else 0)
+    return ends
+
+
+def _spans(file: int, start: int, stop: int) -> list[Span]:
+    return [
+        Span(begin, min(begin + SEGMENT_BYTES, stop), Place(file, begin - start))
+        for begin in range(start, stop, SEGMENT_BYTES)
+    ]
+
+
+def _places(plan: WritePlan) -> list[Place]:
+    if len(plan.cuts) == 1:
+        return [Place(0, offset) for offset in plan.offsets.tolist()]
+    files = np.searchsorted(plan.cuts, plan.offsets, side="right") - 1
+    inside = plan.offsets - np.array(plan.cuts)[files]
+    return [Place(*pair) for pair in zip(files.tolist(), inside.tolist(), strict=True)]
 
 
 def encode_arrays(
-    leaves: Sequence[StoredLeaf], receipts: Sequence[Receipt], *, data_file: str, offset: int
+    leaves: Sequence[StoredLeaf],
+    receipts: Sequence[Receipt],
+    driver: Driver,
+    files: Sequence[str],
+    nodes: Place,
 ) -> EncodedDatabase:
-    """A database of one version, whose nodes will lie at `offset` of `data_file`."""
+    """A database of one version, whose nodes will lie at `nodes`."""
     return encode_database(
-        _entries(leaves, receipts, data_file),
-        data_file=data_file,
-        offset=offset,
+        _entries(leaves, receipts, driver, files),
+        data_file=files[nodes.file],
+        offset=nodes.offset,
         commit_time_ns=time.time_ns(),
         uuid=uuid.uuid4().bytes,
     )
 
 
 def _entries(
-    leaves: Sequence[StoredLeaf], receipts: Sequence[Receipt], file: str
+    leaves: Sequence[StoredLeaf], receipts: Sequence[Receipt], driver: Driver, files: Sequence[str]
 ) -> list[tuple[bytes, Value]]:
     """Every array's metadata and every chunk; keys in byte order."""
     arrays = [leaf for leaf in leaves if leaf.codec != "none"]
     specs: list[ArraySpec] = [(a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays]
     entries: list[tuple[bytes, Value]] = [
-        (_key_bytes(metadata_key("zarr", leaf.name)), text)
-        for leaf, text in zip(arrays, encode_metadata("zarr", specs), strict=True)
+        (_key_bytes(metadata_key(driver, leaf.name)), text)
+        for leaf, text in zip(arrays, encode_metadata(driver, specs), strict=True)
     ]
     alone: dict[tuple[Shape, Shape], str | None] = {}  # what follows the name of an only chunk
     for receipt in receipts:
         leaf = leaves[receipt.piece.leaf]
         layout = (leaf.shape, leaf.chunk_shape)
         if layout not in alone:
-            alone[layout] = _only_chunk(grid_shape(*layout))
+            alone[layout] = _only_chunk(driver, grid_shape(*layout))
         suffix = alone[layout]
         if suffix is None:
-            key = chunk_key("zarr", leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
+            key = chunk_key(driver, leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
         else:
             key = f"{leaf.name}/{suffix}" if leaf.name else suffix
-        entries.append((_key_bytes(key), Reference(file, receipt.offset, receipt.length)))
+        (file, offset), length = receipt.place, receipt.length
+        entries.append((_key_bytes(key), Reference(files[file], offset, length)))
     entries.sort(key=lambda entry: entry[0])
     return entries
 
 
-def _only_chunk(grid: Shape) -> str | None:
+def _only_chunk(driver: Driver, grid: Shape) -> str | None:
     """The key of the only chunk of an array without a name; None if there are several."""
-    return chunk_key("zarr", "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
+    return chunk_key(driver, "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
 
 
 def _key_bytes(key: str) -> bytes:

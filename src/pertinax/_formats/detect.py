@@ -1,7 +1,7 @@
 """Detection: what lies at a path.
 
 Knows the files that give each format away, and what people point at by mistake. Knows nothing of
-their contents, except for one word in `_METADATA`.
+their contents, except for one word in `_METADATA` and one in the ledger.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ UNPUBLISHED_MARK = ".orbax-checkpoint-tmp"
 DetectedKind = Literal["pertinax", "orbax", "step", "unfinished", "missing", "other"]
 ItemKind = Literal["pertinax", "orbax", "other"]
 _TAIL_BYTES = 64
+_HEAD_BYTES = 1 << 12
 
 
 @final
@@ -65,10 +66,16 @@ def _item_kind(store: Store, path: str, entries: list[Entry]) -> ItemKind:
         return "pertinax" if marked else "orbax"
     # A ledger without its `_METADATA` still vouches for an item; above items it vouches for the
     # step's own files.
-    directories = {entry.name for entry in entries if entry.is_dir}
-    if LEDGER_FILE in files and ("d" in directories or "manifest.ocdbt" in files):
+    if LEDGER_FILE in files and not _is_of_step(store, f"{path}/{LEDGER_FILE}"):
         return "pertinax"
     return "other"
+
+
+def _is_of_step(store: Store, file: str) -> bool:
+    """Whether a ledger says, in its first words, that it stands above items."""
+    with store.open(file) as reader:
+        head = reader.read(0, min(_HEAD_BYTES, reader.length))
+    return b'"items":[' in head.partition(b'"container":')[0]
 
 
 def _is_marked(store: Store, file: str) -> bool:

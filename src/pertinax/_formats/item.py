@@ -1,4 +1,4 @@
-"""One item on its way to the disk: data file, OCDBT database, Orbax's sidecars, and the ledger
+"""One item on its way to the disk: array bytes in their layout, Orbax's sidecars, and the ledger
 last.
 
 Knows which files an item directory has and in which order they are written. Knows nothing of how a
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pertinax._device.snapshot import Snapshot
-from pertinax._formats.crc import crc_blocks, file_crc
-from pertinax._formats.data_file import Progress, Receipt, chunk_table, write_pieces
+from pertinax._formats.crc import file_crc
+from pertinax._formats.data_file import Content, Progress, chunk_table
+from pertinax._formats.layout import DEFAULT_LAYOUT, Layout
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
 from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
 from pertinax._formats.metadata.array_metadatas import (
@@ -30,8 +31,7 @@ from pertinax._formats.metadata.tree_metadata import (
     empty_value_type,
     encode_tree,
 )
-from pertinax._plan.boxes import Box
-from pertinax._plan.write import LARGE_ALIGNMENT, Piece, WritePlan, align
+from pertinax._plan.write import WritePlan
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.workers import Workers
@@ -56,6 +56,7 @@ class ItemContent:
         names: Orbax's names of every leaf and empty container, in flattening order.
         write_shapes: shape of one written piece of each leaf.
         plan, snapshot: the bytes, and where they go.
+        layout: in which files, and in which dialect of Zarr.
         facts: what else the ledger shall tell.
         beside: small files that belong to the item as well (name -> content).
     """
@@ -67,6 +68,7 @@ class ItemContent:
     write_shapes: Sequence[tuple[int, ...]]
     plan: WritePlan
     snapshot: Snapshot
+    layout: Layout = DEFAULT_LAYOUT
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
@@ -77,20 +79,21 @@ def write_item(
     """Write all files of an item into `directory`, which exists, and make their bytes durable.
 
     Returns the record of the ledger. Names are made durable by whoever publishes the directory.
-    Raises `StorageFull`,
-    `StorageError`, and `SnapshotChanged` if a held array was written to meanwhile.
+    Raises `StorageFull`, `StorageError`, and `SnapshotChanged` if a held array was written to
+    meanwhile.
     """
     files = dict(content.beside)
-    table = ChunkTable((), *_no_columns())
+    table = chunk_table((), ())
     if any(leaf.codec != "none" for leaf in content.leaves):
-        table, database = _write_data(store, directory, content, workers, progress)
-        files |= database
+        table, arrays = _write_arrays(store, directory, content, workers, progress)
+        files |= arrays
     content.snapshot.check()
     with collector_paused(len(content.leaves)):
-        files |= sidecars(content)
-    if any("/" in name for name in files):
+        beside = sidecars(content)
+    if any(name.startswith(f"{ARRAY_METADATAS_DIR}/") for name in beside):
         with storage_errors("make a directory", directory):
             store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
+    files |= beside
     records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
     manifest = Manifest(
@@ -99,6 +102,8 @@ def write_item(
         tuple(content.leaves),
         table,
         content.values,
+        content.layout.driver,
+        content.layout.container,
         files=tuple(records),
         facts=facts,
     )
@@ -117,45 +122,19 @@ def write_file(store: Store, path: str, data: bytes) -> None:
         writer.sync()
 
 
-def _no_columns() -> tuple[Any, ...]:
-    empty = chunk_table("", [], None)
-    return empty.leaf, empty.ordinal, empty.file, empty.offset, empty.length, empty.crc
-
-
-def _write_data(
+def _write_arrays(
     store: Store, directory: str, content: ItemContent, workers: Workers, progress: Progress
 ) -> tuple[ChunkTable, dict[str, bytes]]:
-    """The data file with the database's nodes at its end, durable; returns its chunks and the file
-    of the database's manifest.
-    """
+    """The array bytes, durable; returns their chunks, and small files that belong to them."""
     # Half of the container's code reads what others wrote, and a load of ours needs none of it.
-    from pertinax._formats.database import MANIFEST_FILE, encode_arrays
+    if content.layout.container == "directory":
+        from pertinax._formats.directory.writer import write_directories as write
+    else:
+        from pertinax._formats.database import write_database as write
 
-    name = f"d/{uuid.uuid4().hex}"
-    with storage_errors("write array data", f"{directory}/{name}"):
-        store.make_dir(f"{directory}/d")
-        with store.create(f"{directory}/{name}", content.plan.placed_bytes) as writer:
-            receipts, end = write_pieces(
-                writer,
-                content.plan,
-                content.snapshot,
-                leaves=content.leaves,
-                workers=workers,
-                progress=progress,
-            )
-            # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
-            offset = align(end, LARGE_ALIGNMENT)
-            with collector_paused(len(content.leaves)):
-                database = encode_arrays(content.leaves, receipts, data_file=name, offset=offset)
-            writer.write_at(offset, [database.nodes])
-            writer.sync()
-    own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
-    nodes = (
-        Receipt(own, offset, len(database.nodes), crc_blocks(database.nodes))
-        if database.nodes
-        else None
-    )
-    return chunk_table(name, receipts, nodes), {MANIFEST_FILE: database.manifest}
+    bytes_ = Content(content.leaves, content.plan, content.snapshot)
+    driver = content.layout.driver
+    return write(store, directory, bytes_, driver, workers=workers, progress=progress)
 
 
 def sidecars(content: ItemContent) -> dict[str, bytes]:
@@ -167,7 +146,9 @@ def sidecars(content: ItemContent) -> dict[str, bytes]:
     ]
     shardings = {leaf.name: leaf.sharding for leaf in content.leaves if leaf.sharding is not None}
     texts = {content.leaves[i].name: str(value) for i, value in content.values.items()}
-    files = {TREE_FILE: encode_tree(_tree_entries(content), use_ocdbt=True, use_zarr3=False)}
+    layout = content.layout
+    ocdbt, zarr3 = layout.container == "ocdbt", layout.driver == "zarr3"
+    files = {TREE_FILE: encode_tree(_tree_entries(content), use_ocdbt=ocdbt, use_zarr3=zarr3)}
     if arrays:
         files[array_metadatas_file(0)] = encode_array_metadatas(arrays)
     if shardings:

@@ -1,7 +1,7 @@
-"""The write plan: which chunks this process writes, and where in its data file each one goes.
+"""The write plan: which chunks this process writes, and where in its data files each one goes.
 
-Knows shapes, owned boxes and alignment. Knows nothing of live arrays or of files. Every process can
-compute the plan of every other one from what all know.
+Knows shapes, owned boxes, alignment and how much a file may hold. Knows nothing of live arrays or
+of files. Every process can compute the plan of every other one from what all know.
 """
 
 from collections.abc import Sequence
@@ -52,9 +52,11 @@ class WritePlan:
     """Pieces in three runs: `packed` small ones, laid out one after the other; `placed` large ones;
     the rest appended.
 
-    `offsets` has the place of each packed and placed piece. The packed ones fill the first
-    `packed_bytes` of the file, all that have a place the first `placed_bytes`; `total_bytes` counts
-    the raw bytes of the others as well.
+    `offsets` has the place of each packed and placed piece in one image of all data files, end to
+    end. The packed ones fill the first `packed_bytes` of it, all that have a place the first
+    `placed_bytes`; `total_bytes` counts the raw bytes of the others as well. `cuts` says where in
+    the image each file begins, always at a page; `file_bytes` is what a file must exceed to be
+    closed, 0 if there is only one.
     """
 
     pieces: tuple[Piece, ...]
@@ -64,29 +66,41 @@ class WritePlan:
     packed_bytes: int
     placed_bytes: int
     total_bytes: int
+    cuts: tuple[int, ...] = (0,)
+    file_bytes: int = 0
 
 
-def plan_write(arrays: Sequence[ArrayPieces]) -> WritePlan:
-    """Lay out all chunks in one file: small ones packed first, then large ones on whole pages."""
+def plan_write(arrays: Sequence[ArrayPieces], *, file_bytes: int = 0) -> WritePlan:
+    """Lay out all chunks: small ones packed first, then large ones on whole pages.
+
+    They lie in one file, or in several: a file that has come to exceed `file_bytes` is closed.
+    """
     whole: dict[tuple[Box, int], int] = {}
     pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, whole)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
     large = [p for p in pieces if p.length >= SMALL_BYTES]
     appended = [piece for array in arrays if array.encoded for piece in _pieces(array, whole)]
-    small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
-    large_offsets, placed_bytes = _offsets(
-        large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT
-    )
+    cuts = (0,)
+    if file_bytes:
+        offsets, packed_bytes, placed_bytes, cuts = _cut_offsets(small, large, file_bytes)
+    else:
+        small_offsets, packed_bytes = _offsets(small, 0, SMALL_ALIGNMENT)
+        large_offsets, placed_bytes = _offsets(
+            large, align(packed_bytes, LARGE_ALIGNMENT), LARGE_ALIGNMENT
+        )
+        offsets = np.concatenate([small_offsets, large_offsets])
     if not large:
         placed_bytes = packed_bytes
     return WritePlan(
         (*small, *large, *appended),
-        np.concatenate([small_offsets, large_offsets]),
+        offsets,
         len(small),
         len(large),
         packed_bytes,
         placed_bytes,
         placed_bytes + sum(p.length for p in appended),
+        cuts,
+        file_bytes,
     )
 
 
@@ -101,6 +115,24 @@ def _offsets(pieces: Sequence[Piece], start: int, alignment: int) -> tuple[NDArr
     ends = np.cumsum(-(-lengths // alignment) * alignment)
     offsets = start + np.concatenate([np.zeros(1, np.int64), ends])[:-1] if len(pieces) else ends
     return offsets, start + (int(ends[-1]) if len(pieces) else 0)
+
+
+def _cut_offsets(
+    small: Sequence[Piece], large: Sequence[Piece], file_bytes: int
+) -> tuple[NDArray[np.int64], int, int, tuple[int, ...]]:
+    """Offsets in the image of several files, the ends of both runs, and where the files begin."""
+    cuts, offsets, ends = [0], list[int](), [0, 0]
+    end = 0
+    for run, (pieces, alignment) in enumerate(((small, SMALL_ALIGNMENT), (large, LARGE_ALIGNMENT))):
+        for piece in pieces:
+            offset = align(end, alignment)
+            if end - cuts[-1] > file_bytes:
+                offset = align(end, LARGE_ALIGNMENT)
+                cuts.append(offset)
+            offsets.append(offset)
+            end = offset + piece.length
+        ends[run] = align(end, alignment)
+    return np.array(offsets, np.int64), ends[0], ends[1], tuple(cuts)
 
 
 def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece]:

@@ -25,6 +25,7 @@ from pertinax._core.options import (
 )
 from pertinax._core.pending import Pending
 from pertinax._core.places import locate
+from pertinax._formats.layout import LayoutName
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.history import StepRecord, read_history, read_metrics, read_record
 from pertinax._steps.line import SaveLine
@@ -80,7 +81,7 @@ class Manager:
         save: which steps to save: a policy, `n` for `EverySteps(n)`, None for every call.
         keep: which steps live: a policy, `n` for `Latest(n)`, None for all. See `policies`.
         background: whether `save` returns at once and a thread writes.
-        compression, snapshot, chunk_bytes: as for `save_async`.
+        compression, snapshot, chunk_bytes, layout: as for `save_async`.
         store: where to write, if not this machine's files.
         prefix, width: step 7 is called `7`, or `<prefix>_7`, or with a width of 4 `0007`.
         clock: seconds since the epoch, for policies that go by time.
@@ -103,6 +104,7 @@ class Manager:
         compression: Compression = "none",
         snapshot: Snapshotting = "hold",
         chunk_bytes: int | None = None,
+        layout: LayoutName = "ocdbt+zarr2",
         store: Store | None = None,
         prefix: str | None = None,
         width: int | None = None,
@@ -111,7 +113,7 @@ class Manager:
         self._policy = save_policy(save)
         keep = keep_policy(keep)
         self._options = SaveOptions(
-            compression=compression, snapshot=snapshot, chunk_bytes=chunk_bytes
+            compression=compression, snapshot=snapshot, chunk_bytes=chunk_bytes, layout=layout
         )
         self._background = background
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Workers: the few threads that move bytes.
+"""Workers: the few threads that move bytes, and how many bytes they may carry at a time.
 
 Knows threads and tasks. Knows nothing of what the tasks do. The standard library's executor refuses
 work as soon as the main thread ends, which is exactly when a save in the background must still
@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar, final
 
 T = TypeVar("T")
@@ -18,9 +19,13 @@ _Task = tuple["Future[Any]", Callable[[], Any]]
 
 @final
 class Workers:
-    """A pool of `count` threads, `name-0`, `name-1`, ... Close it: it is a context manager."""
+    """A pool of `count` threads, `name-0`, `name-1`, ... Close it: it is a context manager.
 
-    def __init__(self, count: int, name: str) -> None:
+    `budget_bytes` is what all of them together may carry; None: as much as they like.
+    """
+
+    def __init__(self, count: int, name: str, *, budget_bytes: int | None = None) -> None:
+        self._budget = None if budget_bytes is None else _Budget(budget_bytes)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{i}", daemon=False)
@@ -68,6 +73,12 @@ class Workers:
         """`call` of each item, in order; as `run_all` otherwise."""
         return iter(self.run_all([lambda item=item: call(item) for item in items]))
 
+    def carrying(self, length: int) -> AbstractContextManager[None]:
+        """Carry `length` bytes in the block; waits for its turn. What exceeds the whole budget is
+        carried alone.
+        """
+        return nullcontext() if self._budget is None else self._budget.taking(length)
+
     def close(self) -> None:
         """Finish what was submitted and end the threads."""
         for _ in self._threads:
@@ -95,3 +106,27 @@ class Workers:
                 future,
                 task,
             )  # or the last task's buffers would live until the next task comes
+
+
+class _Budget:
+    """Bytes that several threads may take out and put back. Who comes first is served first, so
+    that a large request is not passed by small ones for ever.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = self._left = total
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, length: int) -> Iterator[None]:
+        length = min(length, self._total)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._left >= length)
+            self._left -= length
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += length
+                self._changed.notify()

@@ -13,9 +13,7 @@ _RESERVED = frozenset(
         "_sharding",
         "_strings.json",
         "array_metadatas",
-        "checkpoint",
         "commit_success.txt",
-        "d",
         "manifest.ocdbt",
         "pertinax.json",
     }
@@ -27,15 +25,20 @@ def is_inside(name: str) -> bool:
     return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
 
 
-def unfit_names(names: Iterable[str], metadata_key: str) -> dict[str, str]:
+def unfit_names(
+    names: Iterable[str], metadata_key: str, *, taken: str | None = None
+) -> dict[str, str]:
     """Names that cannot be directories beside each other and beside the item's own files, and why.
 
-    The empty name of a tree that is a single leaf is fit: its files lie in the item itself.
+    The empty name of a tree that is a single leaf is fit: its files lie in the item itself. `taken`
+    is one more name that stands for something else.
     """
     every = set(names)
     unfit: dict[str, str] = {}
     for name in every:
         reason = _unfit(name, every, metadata_key) if name else None
+        if name and name.split("/")[0] == taken:
+            reason = f"readers look for a file {taken!r}"
         if reason is not None:
             unfit[name] = reason
     return unfit
@@ -44,15 +47,15 @@ def unfit_names(names: Iterable[str], metadata_key: str) -> dict[str, str]:
 def _unfit(name: str, every: set[str], metadata_key: str) -> str | None:
     if not is_inside(name):
         return "its path has an empty part, `.`, `..` or a NUL"
+    if "\\" in name:
+        return "it has a backslash"
     parts = name.split("/")
     if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_PART for part in parts):
         return f"a part of its path is longer than {_MAX_PART} bytes"
     if parts[0] in _RESERVED or parts[0].startswith("ocdbt.process_"):
         return f"{parts[0]!r} is a file of the checkpoint itself"
-    for cut in range(1, len(parts)):
-        below = parts[cut]
-        if "/".join(parts[:cut]) in every and (
-            below in ("c", metadata_key) or below.replace(".", "").isdigit()
-        ):
-            return f"{below!r} is a file of the leaf {'/'.join(parts[:cut])!r}"
+    for cut in range(len(parts)):
+        below, leaf = parts[cut], "/".join(parts[:cut])
+        if leaf in every and (below in ("c", metadata_key) or below.replace(".", "").isdigit()):
+            return f"{below!r} is a file of the leaf {leaf!r}"
     return None
