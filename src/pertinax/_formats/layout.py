@@ -4,13 +4,12 @@ Knows the choices. Knows nothing of how each is written (`database`, `directory`
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pertinax._formats.zarr.array import METADATA_KEY, Driver
 
 Container = Literal["ocdbt", "directory"]
 LayoutName = Literal["ocdbt+zarr2", "ocdbt+zarr3", "directory+zarr2", "directory+zarr3"]
-LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +43,10 @@ class Layout:
 
 
 DEFAULT_LAYOUT = Layout()
+
+
+def layout_name(*, use_ocdbt: bool, use_zarr3: bool) -> LayoutName:
+    """The name of a layout, by the two choices that it is made of."""
+    if use_ocdbt:
+        return "ocdbt+zarr3" if use_zarr3 else "ocdbt+zarr2"
+    return "directory+zarr3" if use_zarr3 else "directory+zarr2"

@@ -5,24 +5,28 @@ the engine's.
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from pertinax._core.open import read_file
 from pertinax._core.options import SaveOptions
 from pertinax._core.places import locate
 from pertinax._core.prepare import prepare
 from pertinax._core.write import check_room
 from pertinax._formats.item import ItemContent, write_item
-from pertinax._formats.ledger import LEDGER_FILE
+from pertinax._formats.ledger import LEDGER_FILE, vouched_files
 from pertinax._formats.metadata.array_metadatas import ARRAY_METADATAS_DIR
 from pertinax._formats.metadata.sharding import SHARDING_FILE
+from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.strings import STRINGS_FILE
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.ocdbt import MANIFEST_FILE
+from pertinax._formats.zarr.array import METADATA_KEY
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
@@ -31,34 +35,41 @@ from pertinax._version import VERSION
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
 from pertinax.checkpoint.type_handlers import SaveArgs
+from pertinax.errors import CorruptCheckpoint
 from pertinax.typing import PathLike
 
+_LOG: Final = logging.getLogger("pertinax")
 _OUR_FILES = frozenset({LEDGER_FILE, TREE_FILE, SHARDING_FILE, STRINGS_FILE, MANIFEST_FILE})
 _OUR_DIRS = frozenset({ARRAY_METADATAS_DIR, "d"})
+_DEFAULTS = SaveOptions()
+_SMALL_CHUNK_BYTES = 1 << 20
 
 
-def hold(item: Any, save_args: Any = None) -> ItemContent:
+def hold(item: Any, save_args: Any = None, options: SaveOptions = _DEFAULTS) -> ItemContent:
     """Understand `item` and hold its bytes: then the program may change what it passed in.
 
-    Raises `UnsupportedLeaf`, or `ValueError` for an empty item or `save_args` of another structure.
+    What `save_args` say of leaves is added to the options. Raises `UnsupportedLeaf`, or
+    `ValueError` for an empty item or `save_args` of another structure.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
-    content = prepare(item, _options(item, save_args), "hold")
+    content = prepare(item, _options(item, save_args, options), "hold")
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": time.time_ns()}
     return dataclasses.replace(content, facts={**content.facts, **facts})
 
 
-def begin_write(directory: PathLike, content: ItemContent) -> "Future[None]":
+def begin_write(
+    directory: PathLike, content: ItemContent, options: SaveOptions = _DEFAULTS
+) -> "Future[None]":
     """Write `content` into `directory` on a thread; its end is returned."""
     store, path = locate(directory)
-    return start(lambda: _write(store, path, content), "pertinax-write-item")
+    return start(lambda: _write(store, path, content, options), "pertinax-write-item")
 
 
-def _write(store: Store, path: str, content: ItemContent) -> None:
+def _write(store: Store, path: str, content: ItemContent, options: SaveOptions) -> None:
     check_room(store, path, content.plan.total_bytes)
     clear_item(store, path)
-    with Workers(SaveOptions().threads, "pertinax-write") as workers:
+    with Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers:
         write_item(store, path, content, workers=workers, progress=_ignore)
 
 
@@ -77,11 +88,40 @@ def clear_item(store: Store, path: str) -> None:
     entries = store.list_dir(path)
     if not any(entry.name == TREE_FILE for entry in entries):
         return
+    ours = _OUR_FILES | {METADATA_KEY["zarr"], METADATA_KEY["zarr3"]} | _vouched(store, path)
     for entry in entries:
-        if entry.is_dir and (entry.name in _OUR_DIRS or entry.name.startswith("ocdbt.process_")):
-            remove_tree(store, f"{path}/{entry.name}")
-        elif not entry.is_dir and entry.name in _OUR_FILES:
-            store.remove_file(f"{path}/{entry.name}")
+        below = f"{path}/{entry.name}"
+        if not entry.is_dir:
+            if entry.name in ours:
+                store.remove_file(below)
+        elif (
+            entry.name in _OUR_DIRS | ours
+            or entry.name.startswith("ocdbt.process_")
+            or _holds_array(store, below)
+        ):
+            remove_tree(store, below)
+
+
+def _vouched(store: Store, path: str) -> set[str]:
+    """The first part of the name of each file that the item's ledger vouches for."""
+    if store.stat(f"{path}/{LEDGER_FILE}") is None:
+        return set()
+    try:
+        names = vouched_files(read_file(store, path, LEDGER_FILE))
+    except CorruptCheckpoint:  # it goes, and what it stood for
+        return set()
+    return {name.partition("/")[0] for name in names} - {STEP_FILE}
+
+
+def _holds_array(store: Store, path: str) -> bool:
+    """Whether a leaf, or several, have their directories in a directory, or are it."""
+    entries = store.list_dir(path)
+    if any(entry.name in METADATA_KEY.values() for entry in entries):
+        return True
+    names = {entry.name for entry in entries}
+    if TREE_FILE in names:  # another item
+        return False
+    return any(entry.is_dir and _holds_array(store, f"{path}/{entry.name}") for entry in entries)
 
 
 def make_dirs(store: Store, path: str) -> None:
@@ -91,17 +131,24 @@ def make_dirs(store: Store, path: str) -> None:
         store.make_dir(path)
 
 
-def _options(item: Any, save_args: Any) -> SaveOptions:
+def _options(item: Any, save_args: Any, options: SaveOptions) -> SaveOptions:
     if save_args is None:
-        return SaveOptions()
+        return options
     found = align(item, save_args, "save_args")
     args = [one if isinstance(one, SaveArgs) else SaveArgs() for one in found]
-    return SaveOptions(chunk_bytes=_limits(args), dtypes=_dtypes(args))
+    return dataclasses.replace(options, chunk_bytes=_limits(args), dtypes=_dtypes(args))
 
 
 def _limits(args: Sequence[SaveArgs]) -> list[int | None] | None:
     limits = [one.chunk_byte_size for one in args]
-    return limits if any(limit is not None for limit in limits) else None
+    given = [limit for limit in limits if limit is not None]
+    if not given:
+        return None
+    if min(given) < _SMALL_CHUNK_BYTES:
+        _LOG.warning(
+            "small chunks cost time chunk_byte_size=%d advised=%d", min(given), _SMALL_CHUNK_BYTES
+        )
+    return limits
 
 
 def _dtypes(args: Sequence[SaveArgs]) -> list[str | None] | None:

@@ -7,6 +7,7 @@ engine's.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pertinax._core.open import (
@@ -42,13 +43,14 @@ _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
 
 
 class StoredTree:
-    """One item that was opened.
+    """One item that was opened; no more than the budget is read at a time.
 
     `slots[i]` is the leaf that stands at `names[i]`, None for an empty container.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, budget_bytes: int | None = None) -> None:
         self.opened = opened
+        self._options = _CAST if budget_bytes is None else replace(_CAST, budget_bytes=budget_bytes)
         self.leaves = opened.manifest.leaves
         self.root = opened.manifest.root
         texts = set(opened.manifest.values)
@@ -78,7 +80,7 @@ class StoredTree:
         if translator.misfits:
             raise RestoreMismatch(self.opened.path, translator.misfits, len(self.leaves))
         orders = [Order(leaf, want.wish) for (leaf, _), want in zip(wanted, wishes, strict=True)]
-        values = carry_out(self.opened, orders, _CAST)
+        values = carry_out(self.opened, orders, self._options)
         translator.report()
         return [
             value if want.finish is None else want.finish(value)
@@ -86,7 +88,7 @@ class StoredTree:
         ]
 
 
-def open_tree(directory: PathLike) -> StoredTree:
+def open_tree(directory: PathLike, *, budget_bytes: int | None = None) -> StoredTree:
     """Open the item in `directory`, finished or not.
 
     Raises `FileNotFoundError` if there is no tree in it, `CorruptCheckpoint` if it is not the one
@@ -103,7 +105,7 @@ def open_tree(directory: PathLike) -> StoredTree:
         )
     opened = open_item(store, path, path, detected.kind == "pertinax")
     check_beside(store, path, LEDGER_FILE)
-    return StoredTree(opened)
+    return StoredTree(opened, budget_bytes)
 
 
 def check_beside(store: Store, directory: str, name: str) -> None:
@@ -128,9 +130,15 @@ def check_files(directory: PathLike, item: str | None = None) -> None:
             check_file(store, path, record)
 
 
-def restore_all(directory: PathLike, restore_args: Any = None) -> Any:
+def restore_all(
+    directory: PathLike, restore_args: Any = None, *, budget_bytes: int | None = None
+) -> Any:
     """The whole tree as dicts and lists; `restore_args` must be a tree like that, if given."""
-    return read_settled(directory, None, lambda: _restore_all(open_tree(directory), restore_args))
+
+    def read() -> Any:
+        return _restore_all(open_tree(directory, budget_bytes=budget_bytes), restore_args)
+
+    return read_settled(directory, None, read)
 
 
 def _restore_all(stored: StoredTree, restore_args: Any) -> Any:
@@ -143,7 +151,12 @@ def _restore_all(stored: StoredTree, restore_args: Any) -> Any:
 
 
 def restore_into(
-    directory: PathLike, item: Any, restore_args: Any = None, *, partial: bool = False
+    directory: PathLike,
+    item: Any,
+    restore_args: Any = None,
+    *,
+    partial: bool = False,
+    budget_bytes: int | None = None,
 ) -> Any:
     """A tree like `item`; of its leaves nothing but their places counts.
 
@@ -154,7 +167,7 @@ def restore_into(
     flat = flatten(item)
     default = RestoreArgs()
     args = [default] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
-    return restore_flat(directory, item, flat, args, partial=partial)
+    return restore_flat(directory, item, flat, args, partial=partial, budget_bytes=budget_bytes)
 
 
 def restore_flat(
@@ -164,12 +177,16 @@ def restore_flat(
     args: Sequence[RestoreArgs],
     *,
     partial: bool = False,
+    budget_bytes: int | None = None,
 ) -> Any:
     """The same for an item that was taken apart already, with the args of each leaf."""
+
+    def read() -> Any:
+        stored = open_tree(directory, budget_bytes=budget_bytes)
+        return _restore_flat(stored, item, flat, args, partial)
+
     with collector_paused(len(flat.leaves)):
-        return read_settled(
-            directory, None, lambda: _restore_flat(open_tree(directory), item, flat, args, partial)
-        )
+        return read_settled(directory, None, read)
 
 
 def _restore_flat(

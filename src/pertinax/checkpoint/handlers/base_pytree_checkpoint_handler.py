@@ -5,11 +5,12 @@ Knows its own args only, no other way to be called. The work is the engine's, re
 """
 
 import dataclasses
-import logging
-from typing import Any, Final
+from typing import Any
 
 from etils import epath
 
+from pertinax._core.options import SaveOptions
+from pertinax._formats.layout import LayoutName, layout_name
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
@@ -21,15 +22,14 @@ from pertinax.checkpoint.options import MultiprocessingOptions
 from pertinax.checkpoint.tree import get_param_names
 from pertinax.errors import UnsupportedLeaf
 
-_LOG: Final = logging.getLogger("pertinax")
-
 
 class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     """Saves and restores trees.
 
-    The limits on bytes in flight are accepted and checked; the engine keeps to budgets of its own.
-    Whatever the options say, files are written in the default layout, Zarr v2 inside OCDBT, which
-    every reader understands.
+    `use_ocdbt` chooses between a database in few files and one file for each chunk, `use_zarr3`
+    between versions of Zarr; both are for saving, for checkpoints say of themselves how they are
+    kept. The limits bound how many bytes are on their way between memory and disk at a time; what
+    is larger by itself goes alone. Arrays that need no copy on their way do not count.
     """
 
     def __init__(
@@ -45,12 +45,7 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     ) -> None:
         self._save_bytes = save_concurrent_bytes
         self._restore_bytes = restore_concurrent_bytes
-        if not use_ocdbt or use_zarr3:
-            _LOG.warning(
-                "layout not supported yet, the default is written use_ocdbt=%s use_zarr3=%s",
-                use_ocdbt,
-                use_zarr3,
-            )
+        self._layout: LayoutName = layout_name(use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
 
     def get_param_names(self, item: Any) -> Any:
         """The name of each leaf of `item`, in a tree of the same structure."""
@@ -64,11 +59,16 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         Raises `ValueError` for an empty tree.
         """
         _check_limit("save_concurrent", self._save_bytes)
+        options = SaveOptions(
+            layout=self._layout,
+            file_bytes=args.ocdbt_target_data_file_size,
+            budget_bytes=self._save_bytes,
+        )
         try:
-            content = hold(args.item, args.save_args)
+            content = hold(args.item, args.save_args, options)
         except UnsupportedLeaf as error:
             raise ValueError(f"TypeHandler lookup failed: {error}") from error
-        return [begin_write(directory, content)]
+        return [begin_write(directory, content, options)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""
@@ -81,9 +81,11 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         Raises `FileNotFoundError` if there is none, `ValueError` if it differs from the item.
         """
         _check_limit("restore_concurrent", self._restore_bytes)
+        budget = self._restore_bytes
         if args is None or args.item is None:
-            return restore_all(directory, None if args is None else args.restore_args)
-        return restore_into(directory, args.item, args.restore_args)
+            restore_args = None if args is None else args.restore_args
+            return restore_all(directory, restore_args, budget_bytes=budget)
+        return restore_into(directory, args.item, args.restore_args, budget_bytes=budget)
 
     def metadata(self, directory: epath.Path) -> Any:
         """Dicts and lists with what is known of each leaf.
@@ -106,8 +108,11 @@ class BasePyTreeSaveArgs(CheckpointArgs):
     Attributes:
         item: the tree.
         save_args: a tree like it, with a `SaveArgs` for each leaf.
-        ocdbt_target_data_file_size: accepted; the engine writes one data file for each process.
-        enable_pinned_host_transfer: accepted; the engine chooses how bytes come from a device.
+        ocdbt_target_data_file_size: a data file is closed once it exceeds so many bytes, and no
+            chunk is larger; 0: one file, None: one file with chunks of 2 GiB at most. Means nothing
+            without OCDBT.
+        enable_pinned_host_transfer: whether arrays on accelerators come by way of pinned host
+            memory, where the device has some. A CPU's arrays are where they are.
     """
 
     item: Any
