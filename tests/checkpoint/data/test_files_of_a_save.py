@@ -1,6 +1,7 @@
 """What lies in the directory of a tree that was saved with no options at all."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_the_metadata_is_plain_json(tmp_path: Path):
     assert [part["key"] for part in leaf["key_metadata"]] == ["more", "1", "n"]
     assert leaf["value_metadata"]["value_type"] == "np.ndarray"
     assert len(found) == 6
+
+
+@pytest.mark.row("R201", "R202")
+def test_each_step_says_when_it_was_begun_and_when_it_was_whole(tmp_path: Path):
+    before = time.time_ns()
+    with ocp.CheckpointManager(tmp_path) as manager:
+        for step in (1, 2):
+            manager.save(step, args=ocp.args.StandardSave({"a": step}))
+            manager.wait_until_finished()
+    after = time.time_ns()
+    notes = [
+        json.loads((tmp_path / str(step) / "_CHECKPOINT_METADATA").read_text()) for step in (1, 2)
+    ]
+    times = [
+        note[key] for note in notes for key in ("init_timestamp_nsecs", "commit_timestamp_nsecs")
+    ]
+    assert sorted(times) == times
+    assert before <= times[0] < times[1] <= times[2] < times[3] <= after
 
 
 @pytest.mark.row("R239")

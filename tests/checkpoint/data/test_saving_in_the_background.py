@@ -1,6 +1,7 @@
 """`AsyncCheckpointer`: what the program waits for, what it does not, and how failures reach it."""
 
 import asyncio
+import concurrent.futures
 import threading
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,44 @@ def test_a_handler_that_only_waits_is_refused():
 
     with pytest.raises(TypeError, match="in the background"):
         ocp.AsyncCheckpointer(Plain())
+
+
+@pytest.mark.row("R224", "R244")
+@pytest.mark.parametrize("handler", [ocp.StandardCheckpointHandler, ocp.PyTreeCheckpointHandler])
+def test_the_metadata_of_a_tree_is_made_in_the_background(
+    handler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from pertinax._formats import item
+
+    encode, threads, go = item.encode_tree, [], threading.Event()
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        threads.append(threading.current_thread())
+        assert go.wait(60)
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(item, "encode_tree", slowly)
+    with ocp.AsyncCheckpointer(handler()) as checkpointer:
+        checkpointer.save(tmp_path / "it", {"a": jnp.arange(3)})  # returns, or waits for ever
+        go.set()
+        same(checkpointer.restore(tmp_path / "it"), {"a": jnp.arange(3)})
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
+@pytest.mark.row("R051")
+def test_one_checkpointer_restores_from_threads_in_turn_and_at_once(tmp_path: Path):
+    tree = {"a": jnp.arange(1 << 16), "n": np.arange(1 << 16), "s": 1}
+    limited = ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, restore_concurrent_gb=1)
+    checkpointer = ocp.Checkpointer(limited)
+    checkpointer.save(tmp_path / "it", tree)
+    for _ in range(2):
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            same(thread.submit(checkpointer.restore, tmp_path / "it").result(60), tree)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found in [pool.submit(checkpointer.restore, tmp_path / "it") for _ in range(8)]:
+            same(found.result(60), tree)
+    same(checkpointer.restore(tmp_path / "it"), tree)
 
 
 def test_two_checkpointers_at_once_do_not_meet(tmp_path: Path):

@@ -212,6 +212,41 @@ def test_many_threads_may_wait_for_one_save(manager, slow):
         assert [future.result(60) for future in waiting] == [None] * 10
 
 
+@pytest.mark.row("R275", "R276")
+def test_the_thread_that_saved_owns_the_failure_whichever_it_is(manager, slow):
+    with manager() as one, concurrent.futures.ThreadPoolExecutor(1) as worker:
+        slow.fail = True
+        assert worker.submit(save, one, slow, 1).result(60)
+        for _ in range(3):  # the main thread may look as often as it likes
+            with pytest.raises(OSError, match="no room"):
+                one.wait_until_finished()
+        with pytest.raises(OSError, match="no room"):
+            worker.submit(one.wait_until_finished).result(60)
+        one.wait_until_finished()
+        worker.submit(one.wait_until_finished).result(60)
+        assert one.all_steps() == []
+
+
+@pytest.mark.row("R277")
+def test_others_may_wait_while_a_thread_saves(manager, slow, root):
+    begun = threading.Event()
+
+    def work(one):
+        save(one, slow, 1)
+        begun.set()
+        one.wait_until_finished()
+
+    with manager() as one, concurrent.futures.ThreadPoolExecutor(1) as worker:
+        slow.go.clear()
+        saving = worker.submit(work, one)
+        assert begun.wait(60)
+        assert names(root) != ["1"]
+        slow.go.set()
+        one.wait_until_finished()
+        assert names(root) == ["1"]
+        saving.result(60)
+
+
 def test_any_thread_may_save(manager, slow, root):
     with manager() as one, concurrent.futures.ThreadPoolExecutor(4) as pool:
         saved = [pool.submit(save, one, slow, step, force=True) for step in range(8)]

@@ -70,7 +70,11 @@ def empty_value(node: Node) -> Any:
 
 
 def nest(root: Node, names: Sequence[OrbaxName], values: Sequence[Any]) -> Any:
-    """Dicts and lists with `values` at `names`, those of all leaves and empty containers."""
+    """Dicts and lists with `values` at `names`, those of all leaves and empty containers.
+
+    Keys are those of the tree, as text, also where files call them otherwise; where two keys have
+    the same text, those of the files.
+    """
     if not root.children:
         return values[0]
     top: dict[str, Any] = {}
@@ -86,8 +90,10 @@ def _with_lists(node: Node, below: dict[str, Any]) -> Any:
     if not node.children:
         return below
     # Both are in flattening order, so that children need no look-up.
+    texts = [str(key.value) for key in node.keys]
+    named = texts if len(set(texts)) == len(texts) else below
     built = {
         text: _with_lists(child, value) if child.children else value
-        for child, (text, value) in zip(node.children, below.items(), strict=True)
+        for text, child, value in zip(named, node.children, below.values(), strict=True)
     }
     return list(built.values()) if key_type(node) == 1 else built

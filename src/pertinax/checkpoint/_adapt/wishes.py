@@ -42,6 +42,7 @@ class Translator:
         self.misfits: list[Misfit] = []
         self._layouts: dict[str, Sharding | None] = {}
         self._homeless = 0
+        self._settled = 0
 
     def want(self, leaf: StoredLeaf, args: RestoreArgs) -> Wanted:
         """What `args` ask of a stored leaf; a misfit is noted, and the rest of the answer then
@@ -71,7 +72,13 @@ class Translator:
         return Wanted(Wish("numpy", dtype))
 
     def report(self) -> None:
-        """Say once that stored layouts could not be rebuilt, if so."""
+        """Say once that nobody gave layouts, and which of the stored ones could not be rebuilt."""
+        if self._settled:
+            _LOG.warning(
+                "arrays restored with the layout that was saved with them leaves=%d reason='no "
+                "sharding was given'; this depends on the same devices being here",
+                self._settled,
+            )
         if self._homeless:
             _LOG.warning(
                 "restored to the default device leaves=%d reason='the devices they were saved from "
@@ -97,6 +104,7 @@ class Translator:
             self._layouts[leaf.sharding] = sharding_from_text(leaf.sharding)
         found = self._layouts[leaf.sharding]
         self._homeless += found is None
+        self._settled += found is not None
         return found
 
     def _refuse(self, leaf: StoredLeaf, wanted: str, why: str) -> None:
