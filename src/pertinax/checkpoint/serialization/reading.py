@@ -144,7 +144,9 @@ class _Region:
         make = np.empty if common == box else np.zeros
         host = make(box.shape, dtype=self._stored.dtype.numpy_dtype)
         if common is not None:
-            part = cast("Any", tensorstore).array(host[common.relative_to(box.start).slices])
+            # `...` first: without it, the part of a scalar would be a copy.
+            inside = host[(..., *common.relative_to(box.start).slices)]
+            part = cast("Any", tensorstore).array(inside)
             await part.write(self._stored[common.slices])
         return host if self._dtype is None else host.astype(self._dtype, copy=False)
 

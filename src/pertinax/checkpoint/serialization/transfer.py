@@ -64,12 +64,16 @@ def transfer_arrays_to_host(
 
 def _start_transfer(shard: Any, pinned: bool) -> _Shard:
     data, device = shard.data, shard.device
-    if device.platform != "cpu":
+    if not _lies_on_the_host(device):
         if pinned and _has_pinned_memory(device):
             data = jax.device_put(data, SingleDeviceSharding(device, memory_kind=_PINNED))
         else:
             data.copy_to_host_async()
     return _Shard(shard.index, data)
+
+
+def _lies_on_the_host(device: Any) -> bool:
+    return device.platform == "cpu"
 
 
 def _has_pinned_memory(device: Any) -> bool:
