@@ -3,13 +3,18 @@
 import logging
 import math
 import random
+from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from pertinax import checkpoint as ocp
 from pertinax.checkpoint.arrays import subchunking
 from pertinax.checkpoint.arrays.fragments import Fragment, Fragments
 from tests.plan.test_chunks import KNOWN
@@ -17,7 +22,7 @@ from tests.plan.test_chunks import KNOWN
 F4 = np.dtype("f4")
 
 
-@pytest.mark.row("R135", "R279")
+@pytest.mark.row("R279")
 @pytest.mark.parametrize(("global_shape", "write_shape", "elements", "axes", "chunk"), KNOWN)
 def test_known_outcomes_of_the_rule(
     global_shape: Any, write_shape: Any, elements: int, axes: Any, chunk: Any
@@ -60,7 +65,7 @@ def test_a_budget_below_one_mebibyte_is_logged(caplog: pytest.LogCaptureFixture)
 shapes = st.lists(st.integers(0, 60), min_size=1, max_size=4).map(tuple)
 
 
-@pytest.mark.row("R135")
+@pytest.mark.row("R279")
 @given(shapes, st.data(), st.sampled_from(["i1", "f4", "c16"]), st.integers(1, 4000))
 def test_chunks_divide_what_is_written_and_keep_to_the_budget(
     write_shape: Any, data: st.DataObject, dtype: str, elements: int
@@ -78,7 +83,7 @@ def test_chunks_divide_what_is_written_and_keep_to_the_budget(
 
 
 @pytest.mark.interop
-@pytest.mark.row("R135")
+@pytest.mark.row("R279")
 def test_orbax_chooses_the_same_chunk_shapes():
     from orbax.checkpoint._src.arrays import subchunking as theirs
 
@@ -93,6 +98,20 @@ def test_orbax_chooses_the_same_chunk_shapes():
         arguments = (global_shape, write_shape, F4, 4 * pick.randint(1, 4000) + 3)
         mine = subchunking.choose_chunk_shape(*arguments)
         assert mine == theirs.choose_chunk_shape(*arguments), arguments
+
+
+@pytest.mark.row("R135")
+@pytest.mark.parametrize("size", [64, 200, 1 << 10, 1 << 20])
+def test_stored_chunks_have_the_shape_that_the_rule_gives(size: int, tmp_path: Path):
+    mesh = Mesh(np.array(jax.devices()), ("x",))
+    array = jax.device_put(jnp.ones((16, 30)), NamedSharding(mesh, PartitionSpec("x")))
+    tree = {"sharded": array, "numpy": np.ones((20, 9), F4)}
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=size), tree)
+    ocp.PyTreeCheckpointer().save(tmp_path / "it", tree, save_args=save_args)
+    found = ocp.PyTreeCheckpointHandler().metadata(tmp_path / "it")
+    for name, write_shape in (("sharded", (2, 30)), ("numpy", (20, 9))):
+        rule = subchunking.choose_chunk_shape(tree[name].shape, write_shape, F4, size)
+        assert found[name].storage.chunk_shape == rule
 
 
 @pytest.mark.parametrize(
