@@ -6,7 +6,9 @@ all that was passed in.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pertinax._core.options import SaveOptions
@@ -50,25 +52,50 @@ def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
     Raises `UnsupportedLeaf`, `InvalidOption` or `UnsupportedTopology`; nothing has been written
     by then.
     """
+    return prepare_flat(take_apart(tree), options, mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What somebody else decides about a save.
+
+    Attributes:
+        typestrs: leaves that somebody else writes, by position, with the name of their type.
+        names: what leaves are called in the item, if not by their usual names.
+    """
+
+    typestrs: Mapping[int, str] = field(default_factory=dict[int, str])
+    names: Sequence[str] | None = None
+
+
+def prepare_flat(
+    flat: Flat, options: SaveOptions, mode: Mode, elsewhere: Elsewhere | None = None
+) -> ItemContent:
+    """The same for a tree that was taken apart already."""
     if not this_job().topology.alone:
         raise UnsupportedTopology("jobs of several processes are not saved yet")
-    flat = _flatten(tree)
     with collector_paused(len(flat.leaves)):
-        return _prepare(flat, options, mode)
+        return _prepare(flat, options, mode, elsewhere or Elsewhere())
 
 
-def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
+def _prepare(flat: Flat, options: SaveOptions, mode: Mode, elsewhere: Elsewhere) -> ItemContent:
     inspector = Inspector()
+    typestrs = elsewhere.typestrs
     live = [
-        inspector.look(value, path) for value, path in zip(flat.leaves, flat.paths, strict=True)
+        LiveLeaf("foreign") if i in typestrs else inspector.look(value, path)
+        for i, (value, path) in enumerate(zip(flat.leaves, flat.paths, strict=True))
     ]
     if options.dtypes is not None:
         live = _recast(live, options.dtypes)
     limits = _limits(options, len(live))
     layout = Layout.named(options.layout, options.taken_name)
-    names = orbax_names(flat.root, {i for i, leaf in enumerate(live) if leaf.value is not None})
+    texts = {i for i, leaf in enumerate(live) if leaf.value is not None}
+    texts |= {i for i, typestr in typestrs.items() if typestr == "string"}
+    names = _names(flat, texts, elsewhere.names)
     leaf_names = [name for name in names if name.node.kind == "leaf"]
     stored = _stored(live, leaf_names, limits, "zstd" if options.compression == "zstd" else "raw")
+    for i, typestr in typestrs.items():
+        stored[i] = stored[i]._replace(typestr=typestr)
     if layout.container == "directory":
         _refuse_unfit(stored, layout)
     plan = plan_write(
@@ -100,6 +127,19 @@ def _prepare(flat: Flat, options: SaveOptions, mode: Mode) -> ItemContent:
     )
 
 
+def _names(flat: Flat, texts: AbstractSet[int], given: Sequence[str] | None) -> list[OrbaxName]:
+    """Raises `InvalidOption` if given names are not one for each leaf, all distinct."""
+    usual = orbax_names(flat.root, texts)
+    if given is None:
+        return usual
+    if len(given) != len(flat.leaves) or len(set(given)) < len(given):
+        raise InvalidOption(
+            f"{len(set(given))} distinct names for {len(flat.leaves)} leaves: each needs its own"
+        )
+    names = iter(given)
+    return [name._replace(name=next(names)) if name.node.kind == "leaf" else name for name in usual]
+
+
 def _refuse_unfit(stored: Sequence[StoredLeaf], layout: Layout) -> None:
     arrays = (leaf.name for leaf in stored if leaf.codec != "none")
     unfit = unfit_names(arrays, layout.metadata_key, taken=layout.taken)
@@ -111,7 +151,8 @@ def _refuse_unfit(stored: Sequence[StoredLeaf], layout: Layout) -> None:
         )
 
 
-def _flatten(tree: Any) -> Flat:
+def take_apart(tree: Any) -> Flat:
+    """The leaves of a live tree and its skeleton. Raises `UnsupportedLeaf`."""
     try:
         return flatten(tree)
     except (ValueError, RecursionError) as error:
@@ -122,7 +163,7 @@ def _recast(live: Sequence[LiveLeaf], dtypes: Sequence[str | None]) -> list[Live
     if len(dtypes) != len(live):
         raise InvalidOption(f"dtypes lists {len(dtypes)} dtypes for {len(live)} leaves")
     return [
-        leaf if name is None else recast(leaf, numpy_dtype(name))
+        leaf if name is None or leaf.kind == "foreign" else recast(leaf, numpy_dtype(name))
         for leaf, name in zip(live, dtypes, strict=True)
     ]
 
@@ -152,7 +193,7 @@ def _stored(
     known: dict[tuple[Any, ...], tuple[str, Shape, Codec]] = {}
     out: list[StoredLeaf] = []
     for leaf, name, limit in zip(live, names, limits, strict=True):
-        if leaf.value is not None:
+        if leaf.value is not None or leaf.kind == "foreign":
             out.append(StoredLeaf(name.path, name.name, leaf.kind, codec="none"))  # type: ignore[arg-type]
             continue
         key = (leaf.dtype, leaf.shape, leaf.write_shape, limit)

@@ -6,12 +6,18 @@ and vouched for.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pertinax._formats.crc import file_crc
 from pertinax._formats.item import write_file
-from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger, vouched_files
+from pertinax._formats.ledger import (
+    LEDGER_FILE,
+    decode_ledger,
+    encode_ledger,
+    encode_step_ledger,
+)
 from pertinax._formats.manifest import FileRecord
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import (
@@ -20,12 +26,10 @@ from pertinax._formats.metadata.step_metadata import (
     decode_step,
     encode_step,
 )
+from pertinax._formats.vouching import vouch
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
-from pertinax._store.local import sync_file
 from pertinax._version import VERSION
-
-_READ_BYTES = 1 << 24
 
 
 def seal(
@@ -46,8 +50,10 @@ def seal(
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
     notes = {COMMIT_FILE: encode_commit(draft.final)}
     notes[STEP_FILE] = encode_step(_final_note(store, path, item_handlers, begun_ns, custom or {}))
-    records = list(_records(store, path, ""))
-    if not own_item:
+    records = list(vouch(store, path))
+    if own_item:
+        _add_to_ledger(store, path, [record for record in records if record.name != LEDGER_FILE])
+    else:
         records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
@@ -78,33 +84,13 @@ def _final_note(
     )
 
 
-def _records(
-    store: Store, root: str, below: str, vouched: frozenset[str] = frozenset()
-) -> Iterator[FileRecord]:
-    """A record of every file below `root` that no ledger there vouches for, and of those ledgers.
-
-    `vouched` are names relative to `root`; such files are not opened.
-    """
-    directory = f"{root}/{below}".rstrip("/")
-    entries = sorted(store.list_dir(directory), key=lambda entry: entry.name)
-    if any(entry.name == LEDGER_FILE for entry in entries):
-        with store.open(f"{directory}/{LEDGER_FILE}") as reader:
-            names = vouched_files(reader.read(0, reader.length))
-        vouched |= {f"{below}/{name}".lstrip("/") for name in names}
-    for entry in entries:
-        name = f"{below}/{entry.name}".lstrip("/")
-        if entry.is_dir:
-            yield from _records(store, root, name, vouched)
-        elif name not in vouched:
-            yield _record(store, root, name)
-
-
-def _record(store: Store, root: str, name: str) -> FileRecord:
-    sync_file(store, f"{root}/{name}")
-    crc = length = 0
-    with store.open(f"{root}/{name}") as reader:
-        while length < reader.length:
-            data = reader.read(length, min(_READ_BYTES, reader.length - length))
-            crc = file_crc(data, crc)
-            length += len(data)
-    return FileRecord(name, length, crc)
+def _add_to_ledger(store: Store, path: str, records: Sequence[FileRecord]) -> None:
+    """Vouch for what a handler of the program has put into an item behind the engine's back."""
+    if not records:
+        return
+    name = f"{path}/{LEDGER_FILE}"
+    with store.open(name) as reader:
+        manifest = decode_ledger(reader.read(0, reader.length))
+    store.remove_file(name)
+    files = tuple(sorted((*manifest.files, *records), key=lambda record: record.name))
+    write_file(store, name, encode_ledger(replace(manifest, files=files)))

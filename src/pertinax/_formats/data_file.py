@@ -5,7 +5,7 @@ into: a `Placing` says so. Raw pieces go straight from the snapshot's buffers to
 several threads; compressed ones get a place as they come.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -75,11 +75,16 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is to be written: `leaves`, the pieces of their `plan`, the bytes in its `snapshot`."""
+    """What is to be written: `leaves`, the pieces of their `plan`, the bytes in its `snapshot`.
+
+    `others` waits for all others who write into the item, and has what the databases say that they
+    have written. It is called when our own pieces are written, not before.
+    """
 
     leaves: Sequence[StoredLeaf]
     plan: WritePlan
     snapshot: Snapshot
+    others: Callable[[], Mapping[bytes, Any]] | None = None
 
 
 def write_pieces(

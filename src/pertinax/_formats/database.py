@@ -8,7 +8,7 @@ reference; and how chunks share a data file, or several. Knows nothing of how OC
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -44,6 +44,8 @@ from pertinax._store.failures import storage_errors
 from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
 
+_INLINE_BYTES = 1024
+
 
 def write_database(
     store: Store,
@@ -65,8 +67,12 @@ def write_database(
         receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
         # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
         place = files.place_nodes()
+        others = {} if content.others is None else content.others()
         with collector_paused(len(content.leaves)):
-            database = encode_arrays(content.leaves, receipts, driver, outputs.names, place)
+            entries = _with_others(
+                _entries(content.leaves, receipts, driver, outputs.names), others
+            )
+            database = encode_arrays(entries, outputs.names[place.file], place.offset)
         outputs.write(place.file, place.offset, [database.nodes])
     nodes = None
     if database.nodes:
@@ -155,20 +161,30 @@ def _places(plan: WritePlan) -> list[Place]:
 
 
 def encode_arrays(
-    leaves: Sequence[StoredLeaf],
-    receipts: Sequence[Receipt],
-    driver: Driver,
-    files: Sequence[str],
-    nodes: Place,
+    entries: Sequence[tuple[bytes, Value]], data_file: str, offset: int
 ) -> EncodedDatabase:
-    """A database of one version, whose nodes will lie at `nodes`."""
+    """A database of one version, whose nodes will lie at `offset` of `data_file`."""
+    inline = max((len(value) for _, value in entries if isinstance(value, bytes)), default=0)
     return encode_database(
-        _entries(leaves, receipts, driver, files),
-        data_file=files[nodes.file],
-        offset=nodes.offset,
+        entries,
+        data_file=data_file,
+        offset=offset,
         commit_time_ns=time.time_ns(),
         uuid=uuid.uuid4().bytes,
+        max_inline_bytes=max(_INLINE_BYTES, inline),
     )
+
+
+def _with_others(
+    entries: list[tuple[bytes, Value]], others: Mapping[bytes, Value]
+) -> list[tuple[bytes, Value]]:
+    """Raises `ValueError` if a key of ours is also a key of others."""
+    if not others:
+        return entries
+    taken = others.keys() & dict(entries).keys()
+    if taken:
+        raise ValueError(f"two leaves write the key {min(taken)!r}: give them distinct names")
+    return sorted([*entries, *others.items()], key=lambda entry: entry[0])
 
 
 def _entries(

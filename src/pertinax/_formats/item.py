@@ -6,7 +6,7 @@ directory becomes visible (`_store.draft`) nor of several items in one checkpoin
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,14 @@ from pertinax._formats.metadata.array_metadatas import (
 from pertinax._formats.metadata.names import OrbaxName
 from pertinax._formats.metadata.sharding import SHARDING_FILE, encode_sharding
 from pertinax._formats.metadata.strings import STRINGS_FILE, encode_strings
+from pertinax._formats.metadata.text import join_json
 from pertinax._formats.metadata.tree_metadata import (
     TREE_FILE,
     ValueEntry,
     empty_value_type,
     encode_tree,
 )
+from pertinax._formats.vouching import vouch
 from pertinax._plan.write import WritePlan
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
@@ -59,6 +61,9 @@ class ItemContent:
         layout: in which files, and in which dialect of Zarr.
         facts: what else the ledger shall tell.
         beside: small files that belong to the item as well (name -> content).
+        wait_for_others: returns when all others who write into the item's directory have done so,
+            or raises what kept them from it; None: nobody else does.
+        check_others: whether arrays in the databases of others must be whole.
     """
 
     root: Node
@@ -71,6 +76,8 @@ class ItemContent:
     layout: Layout = DEFAULT_LAYOUT
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    wait_for_others: Callable[[], None] | None = None
+    check_others: bool = True
 
 
 def write_item(
@@ -84,17 +91,22 @@ def write_item(
     """
     files = dict(content.beside)
     table = chunk_table((), ())
-    if any(leaf.codec != "none" for leaf in content.leaves):
+    if any(leaf.codec != "none" for leaf in content.leaves) or _others(store, directory, content):
         table, arrays = _write_arrays(store, directory, content, workers, progress)
         files |= arrays
     content.snapshot.check()
     with collector_paused(len(content.leaves)):
         beside = sidecars(content)
+    if content.wait_for_others is not None:
+        content.wait_for_others()
+        beside |= _with_those_of_others(store, directory, beside)
     if any(name.startswith(f"{ARRAY_METADATAS_DIR}/") for name in beside):
         with storage_errors("make a directory", directory):
             store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
     files |= beside
     records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
+    if content.wait_for_others is not None:
+        records += vouch(store, directory, {*table.files, *files})
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
     manifest = Manifest(
         "pertinax",
@@ -132,9 +144,42 @@ def _write_arrays(
     else:
         from pertinax._formats.database import write_database as write
 
-    bytes_ = Content(content.leaves, content.plan, content.snapshot)
+    bytes_ = Content(
+        content.leaves,
+        content.plan,
+        content.snapshot,
+        lambda: _others(store, directory, content),
+    )
     driver = content.layout.driver
     return write(store, directory, bytes_, driver, workers=workers, progress=progress)
+
+
+def _others(store: Store, directory: str, content: ItemContent) -> Mapping[bytes, Any]:
+    """What others say in databases that they have written into the item, once they have."""
+    if content.wait_for_others is None or content.layout.container != "ocdbt":
+        return {}
+    from pertinax._formats.merged import check_whole, entries_of_others, reading
+
+    content.wait_for_others()
+    found = entries_of_others(store, directory)
+    if content.check_others and content.layout.driver == "zarr":
+        check_whole(found, reading(store, directory))
+    return found
+
+
+def _with_those_of_others(
+    store: Store, directory: str, files: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Files of JSON that we write and others have written, too: one of both. Theirs is removed."""
+    out: dict[str, bytes] = {}
+    for name in (SHARDING_FILE, STRINGS_FILE):
+        path = f"{directory}/{name}"
+        if name not in files or store.stat(path) is None:
+            continue
+        with store.open(path) as reader:
+            out[name] = join_json(reader.read(0, reader.length), files[name], name)
+        store.remove_file(path)
+    return out
 
 
 def sidecars(content: ItemContent) -> dict[str, bytes]:
@@ -166,6 +211,9 @@ def _tree_entries(content: ItemContent) -> list[tuple[OrbaxName, ValueEntry]]:
             entries.append((name, ValueEntry(empty_value_type(name.node))))
             continue
         leaf, write_shape = next(leaves)
+        if leaf.typestr is not None:
+            entries.append((name, ValueEntry(leaf.typestr)))
+            continue
         kind = "string" if leaf.codec == "none" else _ORBAX_TYPES.get(leaf.kind, "scalar")
         entries.append((name, ValueEntry(kind, write_shape if kind == "jax.Array" else None)))
     return entries

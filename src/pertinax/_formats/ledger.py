@@ -57,6 +57,7 @@ _SPEC_FIELDS = (
     "codec",
     "sharding",
     "impl",
+    "typestr",
 )
 
 
@@ -74,7 +75,7 @@ def encode_ledger(manifest: Manifest) -> bytes:
         "array_driver": manifest.array_driver,
         "block_bytes": BLOCK_BYTES,
         "tree": encode(manifest.root),
-        "specs": [dict(zip(_SPEC_FIELDS, spec, strict=True)) for spec in specs],
+        "specs": [_encode_spec(spec) for spec in specs],
         "leaves": {"name": [leaf.name for leaf in manifest.leaves], "spec": _pack(rows, np.int32)},
         "values": [[i, encode_value(value)] for i, value in sorted(manifest.values.items())],
         "chunks": {
@@ -90,6 +91,13 @@ def encode_ledger(manifest: Manifest) -> bytes:
     }
     body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
     return body + _TAIL % crc32c(body)
+
+
+def _encode_spec(spec: tuple[Any, ...]) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(zip(_SPEC_FIELDS, spec, strict=True))
+    if fields["typestr"] is None:
+        del fields["typestr"]  # only leaves of type handlers have one
+    return fields
 
 
 def _pack(values: Any, dtype: type) -> str:
@@ -230,18 +238,21 @@ def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
         raise ValueError(f"not a shape: {shape} in chunks of {chunk_shape}")
     texts = [fields[name] for name in ("dtype", "storage_dtype")]
     optional = [fields[name] for name in ("sharding", "impl")]
+    typestr = fields.get("typestr")
     if not all(isinstance(t, str) for t in texts) or not all(
-        t is None or isinstance(t, str) for t in optional
+        t is None or isinstance(t, str) for t in (*optional, typestr)
     ):
         raise ValueError(f"not a leaf: {fields!r:.200}")
+    if (kind == "foreign") != (typestr is not None):
+        raise ValueError(f"a {kind} of the type {typestr!r}")
     _check_spec(kind, codec, shape, chunk_shape, texts)
-    return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional
+    return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional, None, typestr
 
 
 def _check_spec(kind: str, codec: str, shape: Shape, chunk_shape: Shape, dtypes: list[str]) -> None:
     """What we never write must not reach those who would trust it."""
     if codec == "none":
-        if kind not in ("str", "int") or shape or any(dtypes):
+        if kind not in ("str", "int", "foreign") or shape or any(dtypes):
             raise ValueError(f"a {kind} without chunks")
         return
     visible, stored = map(numpy_dtype, dtypes)
@@ -313,9 +324,10 @@ def _check_chunks(
                 if leaf.codec in ("none", "tensorstore")
                 else grid_size(leaf.shape, leaf.chunk_shape)
             )
-        if counts[i] != grids[key] or (leaf.codec == "none") != (i in values):
+        is_value = leaf.codec == "none" and leaf.kind != "foreign"
+        if counts[i] != grids[key] or is_value != (i in values):
             raise ValueError(f"leaf {leaf.name!r} has {counts[i]} chunks of {grids[key]}")
-        if leaf.codec == "none" and type(values[i]).__name__ != leaf.kind:
+        if is_value and type(values[i]).__name__ != leaf.kind:
             raise ValueError(f"leaf {leaf.name!r} is no {leaf.kind}")
     owners, ordinals = chunks.leaf[stored], chunks.ordinal[stored]
     firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

@@ -54,6 +54,7 @@ class StoredLeaf(NamedTuple):
             unknown.
         impl: name of the PRNG implementation of a `key`.
         fill: what an absent chunk means: an element value, or None when every chunk must be there.
+        typestr: of a `foreign` leaf, the name of the type handler that wrote it.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class StoredLeaf(NamedTuple):
     sharding: str | None = None
     impl: str | None = None
     fill: Any = None
+    typestr: str | None = None
 
 
 INLINE_FILE = ""

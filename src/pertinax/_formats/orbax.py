@@ -215,7 +215,9 @@ class _Leaves:
             return StoredLeaf(entry.path, entry.name, "str", codec="none")
         described = self._array(entry)
         if described is None:
-            return StoredLeaf(entry.path, entry.name, "foreign", codec="none")
+            return StoredLeaf(
+                entry.path, entry.name, "foreign", codec="none", typestr=entry.value_type
+            )
         array, dtype = described
         kind = _kind(entry.value_type, array, dtype)
         impl = self._impls.get(entry.name) if kind == "jax" else None
@@ -231,6 +233,7 @@ class _Leaves:
             sharding=self._shardings.get(entry.name),
             impl=impl,
             fill=array.fill,
+            typestr=entry.value_type if kind == "foreign" else None,
         )
         if leaf.codec != "tensorstore":
             self._rows.add(position, leaf, array, self._located(leaf, array))

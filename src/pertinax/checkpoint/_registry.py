@@ -1,11 +1,17 @@
 """The registries that the mirrored API keeps for the whole program: which handler class belongs to
-which args class.
+which args class, and which type handler to which type of leaf.
 
 Knows the maps, and nothing of what fills them. This is the one module of the library with state of
 its own.
 """
 
+from pertinax.checkpoint._adapt.type_table import TypeTable
+
 SAVE_HANDLERS: dict[type, type] = {}
 """Args class -> handler class, in the order of registration."""
 RESTORE_HANDLERS: dict[type, type] = {}
 """The same for restoring."""
+GLOBAL_TYPE_HANDLER_REGISTRY = TypeTable()
+"""The type handlers of programs that name no registry."""
+LAST_SAID: dict[str, float] = {}
+"""When a warning that need not be repeated was last logged, in seconds of the monotonic clock."""

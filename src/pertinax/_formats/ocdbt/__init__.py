@@ -6,6 +6,7 @@ checkpoints.
 
 from pertinax._formats.ocdbt.btree import Reference, Value
 from pertinax._formats.ocdbt.manifest import MANIFEST_FILE
+from pertinax._formats.ocdbt.merge import PROCESS_PREFIX, merge_databases, process_databases
 from pertinax._formats.ocdbt.reader import (
     Database,
     Read,
@@ -17,6 +18,7 @@ from pertinax._formats.ocdbt.writer import EncodedDatabase, encode_database
 
 __all__ = [
     "MANIFEST_FILE",
+    "PROCESS_PREFIX",
     "Database",
     "EncodedDatabase",
     "Read",
@@ -24,6 +26,8 @@ __all__ = [
     "UnsupportedDatabase",
     "Value",
     "encode_database",
+    "merge_databases",
     "open_database",
+    "process_databases",
     "read_database",
 ]

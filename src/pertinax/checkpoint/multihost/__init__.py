@@ -1,0 +1,4 @@
+"""Several processes that work on one checkpoint.
+
+Knows names only.
+"""
