@@ -3,6 +3,7 @@
 Knows how the API names keys and flattens containers. Knows nothing of files or arrays.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,9 +92,13 @@ def _with_lists(node: Node, below: dict[str, Any]) -> Any:
         return below
     # Both are in flattening order, so that children need no look-up.
     texts = [str(key.value) for key in node.keys]
-    named = texts if len(set(texts)) == len(texts) else below
+    if len(set(texts)) < len(texts):
+        counts = Counter(texts)
+        texts = [
+            text if counts[text] == 1 else stored for text, stored in zip(texts, below, strict=True)
+        ]
     built = {
         text: _with_lists(child, value) if child.children else value
-        for text, child, value in zip(named, node.children, below.values(), strict=True)
+        for text, child, value in zip(texts, node.children, below.values(), strict=True)
     }
     return list(built.values()) if key_type(node) == 1 else built

@@ -1,6 +1,7 @@
 """Paths of checkpoints. Knows the names of its modules; knows nothing of what they do."""
 
 from pertinax.checkpoint.path import async_utils as async_utils
+from pertinax.checkpoint.path import format_utils as format_utils
 from pertinax.checkpoint.path import step as step
 
-__all__ = ["async_utils", "step"]
+__all__ = ["async_utils", "format_utils", "step"]

@@ -1,0 +1,59 @@
+"""Telling checkpoints from other directories, by the names of their files.
+
+Knows the files that an item of arrays has, in every layout. Reads none but the note of a step.
+"""
+
+import json
+from typing import Final
+
+from etils import epath
+
+from pertinax._formats.metadata.step_metadata import STEP_FILE
+from pertinax._formats.metadata.tree_metadata import TREE_FILE
+
+PYTREE_METADATA_FILE: Final = TREE_FILE
+_AGGREGATE_FILE: Final = "checkpoint"
+_DATABASE_FILE: Final = "manifest.ocdbt"
+_ARRAY_FILES: Final = (".zarray", "zarr.json")
+
+
+def is_ocdbt_checkpoint(path: epath.PathLike) -> bool:
+    """Whether the arrays of the item at `path` lie in a database."""
+    return (epath.Path(path) / _DATABASE_FILE).exists()
+
+
+def is_orbax_checkpoint(path: epath.PathLike) -> bool:
+    """Whether `path` is a step, or an item of arrays, or holds such items. A guess by file names.
+
+    Raises `FileNotFoundError` for a missing path, `NotADirectoryError` for a file.
+    """
+    place = epath.Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"there is nothing at {place}")
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file; a checkpoint is a directory")
+    return (
+        _has_note(place)
+        or _is_tree(place)
+        or any(_is_tree(child) for child in place.iterdir() if child.is_dir())
+    )
+
+
+def _has_note(place: epath.Path) -> bool:
+    try:
+        return isinstance(json.loads((place / STEP_FILE).read_text()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_tree(place: epath.Path) -> bool:
+    aggregate = (place / _AGGREGATE_FILE).is_file()
+    if not aggregate and not (place / TREE_FILE).is_file():
+        return False
+    arrays = any(
+        (child / name).exists()
+        for child in place.iterdir()
+        if child.is_dir()
+        for name in _ARRAY_FILES
+    )
+    return is_ocdbt_checkpoint(place) or arrays or aggregate
