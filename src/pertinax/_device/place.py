@@ -131,7 +131,9 @@ def _assemble(part: Parts, placed: list[Any]) -> Any:
 
 
 def view_as(array: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[Any]:
-    """Stored elements as the dtype that the program sees; no byte changes."""
+    """Stored elements as the dtype that the program sees; no value changes."""
     if dtype.byteorder == ">":
         return array.astype(dtype)
+    if array.dtype.byteorder == ">":  # others store such, and only ever the numbers themselves
+        return array.astype(array.dtype.newbyteorder("="))
     return array if array.dtype == dtype else array.view(dtype)
