@@ -19,6 +19,7 @@ from pertinax.checkpoint import handlers as handlers
 from pertinax.checkpoint import logging as logging
 from pertinax.checkpoint import metadata as metadata
 from pertinax.checkpoint import msgpack_utils as msgpack_utils
+from pertinax.checkpoint import multihost as multihost
 from pertinax.checkpoint import options as options
 from pertinax.checkpoint import path as path
 from pertinax.checkpoint import serialization as serialization

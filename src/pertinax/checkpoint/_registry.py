@@ -5,6 +5,10 @@ Knows the maps, and nothing of what fills them. This is the one module of the li
 its own.
 """
 
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+
 from pertinax.checkpoint._adapt.type_table import TypeTable
 
 SAVE_HANDLERS: dict[type, type] = {}
@@ -15,3 +19,7 @@ GLOBAL_TYPE_HANDLER_REGISTRY = TypeTable()
 """The type handlers of programs that name no registry."""
 LAST_SAID: dict[str, float] = {}
 """When a warning that need not be repeated was last logged, in seconds of the monotonic clock."""
+COUNTERS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+"""What `multihost.counters` has counted, by use."""
+RUNTIME_TO_DISTRIBUTED_IDS: list[int] = []
+"""For each of JAX's processes the number that `jax.distributed` has for it; empty until asked."""

@@ -15,11 +15,11 @@ from typing import Any, Final, Self
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 
 from pertinax._core.places import locate
 from pertinax._steps.history import read_metrics
 from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.finalizer import Finalizer
 from pertinax.checkpoint._adapt.item_mode import ItemMode
 from pertinax.checkpoint._adapt.known_steps import CheckpointInfo, KnownSteps
@@ -203,11 +203,7 @@ class CheckpointManager(AbstractCheckpointManager):
         """
         if self._preempted is not None and self._preempted[0] == step:
             return self._preempted[1]  # one question for each save
-        reached = bool(multihost_utils.reached_preemption_sync_point(step))
-        if reached:
-            _LOG.warning("preemption step=%d", step)
-            jax.monitoring.record_event("/jax/orbax/write/preemption")
-        return reached
+        return multihost.reached_preemption(step)
 
     def should_save(self, step: int) -> bool:
         """Whether `save` would save. Preemption says yes, else `should_save_fn` or intervals."""

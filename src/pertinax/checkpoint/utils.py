@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pertinax.checkpoint.multihost import (
+    broadcast_one_to_all,
+    is_primary_host,
+    reached_preemption,
+    sync_global_processes,
+)
 from pertinax.checkpoint.path.step import (
     TMP_DIR_SUFFIX,
     any_checkpoint_step,
@@ -39,6 +45,7 @@ from pertinax.checkpoint.tree import (
 __all__ = [
     "TMP_DIR_SUFFIX",
     "any_checkpoint_step",
+    "broadcast_one_to_all",
     "checkpoint_steps",
     "checkpoint_steps_paths",
     "cleanup_tmp_directories",
@@ -53,16 +60,22 @@ __all__ = [
     "is_empty_node",
     "is_empty_or_leaf",
     "is_gcs_path",
+    "is_primary_host",
     "is_scalar",
     "is_sequence_key",
     "is_tmp_checkpoint",
+    "reached_preemption",
     "serialize_tree",
     "step_from_checkpoint_name",
+    "sync_global_devices",
+    "sync_global_processes",
     "tmp_checkpoints",
     "to_flat_dict",
     "to_shape_dtype_struct",
     "tuple_path_from_keypath",
 ]
+
+sync_global_devices = sync_global_processes
 
 
 def is_scalar(x: Any) -> bool:
