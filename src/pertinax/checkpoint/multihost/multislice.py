@@ -15,19 +15,31 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pertinax.checkpoint.multihost.replicas import (
-    get_primary_replica_ids_and_pids as get_primary_replica_ids_and_pids,
+    get_primary_replica_ids_and_pids,
+    get_single_slice_sharding,
+    in_slice,
+    local_slice_devices,
+    primary_process_in_slice,
+    process_slice_id,
+    slice_count,
+    slice_devices,
 )
-from pertinax.checkpoint.multihost.replicas import (
-    get_single_slice_sharding as get_single_slice_sharding,
-)
-from pertinax.checkpoint.multihost.replicas import in_slice as in_slice
-from pertinax.checkpoint.multihost.replicas import local_slice_devices as local_slice_devices
-from pertinax.checkpoint.multihost.replicas import (
-    primary_process_in_slice as primary_process_in_slice,
-)
-from pertinax.checkpoint.multihost.replicas import process_slice_id as process_slice_id
-from pertinax.checkpoint.multihost.replicas import slice_count as slice_count
-from pertinax.checkpoint.multihost.replicas import slice_devices as slice_devices
+
+__all__ = [
+    "broadcast_one_replica_to_all",
+    "get_available_memory",
+    "get_device_memory",
+    "get_leaf_memory_per_device",
+    "get_primary_replica_ids_and_pids",
+    "get_single_slice_sharding",
+    "in_slice",
+    "local_slice_devices",
+    "primary_process_in_slice",
+    "process_slice_id",
+    "slice_count",
+    "slice_devices",
+    "tree_memory_per_device",
+]
 
 _LOG: Final = logging.getLogger("pertinax")
 _COPIES: Final = 3  # of the data that a device holds during a broadcast: its own, stacked, and sent
