@@ -40,6 +40,7 @@ def test_a_selection_reads_only_its_bytes(compression, chunk_bytes):
             assert all(differences(tree[name][key], layer[key]) == [] for key in layer)
 
 
+@pytest.mark.wd("WD-28")
 def test_describe_reads_no_array_byte():
     store = CountingStore()
     pertinax.save("/c", {"w": filled((1 << 16,), "float32", 1), "s": "x"}, store=store)

@@ -98,6 +98,7 @@ def test_meshes_of_one_to_eight_devices(count):
         assert np.asarray(loaded).tobytes() == host.tobytes()
 
 
+@pytest.mark.wd("WD-02")
 def test_each_replica_is_written_once_and_read_once():
     host = filled((1 << 18,), "float32", 1)
     for spec in (PartitionSpec(), PartitionSpec("x"), PartitionSpec("y")):

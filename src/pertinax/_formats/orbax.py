@@ -266,7 +266,7 @@ class _Leaves:
             if ordinal is not None:
                 located.append((ordinal, value))
         located.sort(key=lambda pair: pair[0])
-        if len(located) < count and array.fill is None:
+        if len(located) < count and (array.fill is None or self._tree.every_chunk):
             reason = f"{count - len(located)} of {count} chunks are missing"
             file = f"{key_prefix(leaf.name)}<chunk>"
             raise CorruptCheckpoint(reason, file=file, leaf=leaf.name)

@@ -193,6 +193,7 @@ def test_waiting_ends_after_ten_minutes_unless_told_otherwise():
     assert ocp.options.AsyncOptions is ocp.AsyncOptions
 
 
+@pytest.mark.wd("WD-31")
 @pytest.mark.row("R075")
 def test_closing_gives_all_threads_back(tmp_path: Path):
     ocp.PyTreeCheckpointer().save(tmp_path / "warm", TREE)  # what lives as long as the program
@@ -218,6 +219,7 @@ def test_closing_gives_all_threads_back(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 13
 
 
+@pytest.mark.wd("WD-23")
 @pytest.mark.row("R259")
 def test_a_save_makes_no_loop_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[Any] = []

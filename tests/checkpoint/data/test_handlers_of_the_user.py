@@ -110,6 +110,7 @@ def test_the_fields_of_the_args_may_be_passed_alone(tmp_path: Path):
         assert checkpointer.restore(tmp_path / name, limit=1) == ["x"]
 
 
+@pytest.mark.wd("WD-18")
 def test_what_stands_beside_args_is_not_lost_silently(tmp_path: Path):
     with pytest.raises(TypeError, match="oops"):
         ocp.Checkpointer(LinesHandler()).save(tmp_path / "it", args=LinesSave([]), oops=1)
@@ -233,6 +234,7 @@ class BrokenHandler(LinesHandler):
         raise OSError("no ink")
 
 
+@pytest.mark.wd("WD-24")
 @pytest.mark.row("R103")
 @pytest.mark.parametrize("kind", [ocp.Checkpointer, ocp.AsyncCheckpointer])
 def test_one_item_that_cannot_be_saved_leaves_nothing_of_the_others(kind: Any, tmp_path: Path):

@@ -182,6 +182,7 @@ def test_numbers_saved_in_another_dtype_are_what_that_dtype_makes_of_them(tmp_pa
     same(pertinax.load(place), {"i": 3.0, "f": 2})
 
 
+@pytest.mark.wd("WD-10")
 def test_a_layout_of_devices_that_are_not_here_is_left_out_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -197,6 +198,7 @@ def test_a_layout_of_devices_that_are_not_here_is_left_out_with_a_word(
     assert "default device" in caplog.text
 
 
+@pytest.mark.wd("WD-16")
 def test_all_leaves_that_do_not_fit_are_named_at_once(tmp_path: Path):
     tree = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(3), "c": jnp.zeros(4)}
     place = save(door, tmp_path, tree)

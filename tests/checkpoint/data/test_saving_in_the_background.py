@@ -116,6 +116,7 @@ def test_a_taken_name_is_refused_and_replaced_on_demand(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
+@pytest.mark.wd("WD-24")
 def test_a_forced_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path):
     ocp.PyTreeCheckpointer().save(tmp_path / "it", {"a": 1})
     checkpointer = failing()

@@ -177,6 +177,7 @@ def test_the_leaves_of_a_target_mean_nothing(tmp_path: Path):
     )
 
 
+@pytest.mark.wd("WD-26")
 def test_numbers_of_numpy_come_back_as_numbers(tmp_path: Path):
     # The Standard handler of 0.8 took np.float64 alone.
     tree = {"a": np.float32(1.5), "b": np.int8(3), "c": np.bool_(True), "d": 1 + 2j}
@@ -186,6 +187,7 @@ def test_numbers_of_numpy_come_back_as_numbers(tmp_path: Path):
     same(found, {"a": 1.5, "b": 3, "c": True, "d": 1 + 2j})
 
 
+@pytest.mark.wd("WD-25")
 def test_typed_keys_come_back_as_keys(tmp_path: Path):
     tree = {"key": jax.random.key(3), "old": jax.random.PRNGKey(4)}
     with door.StandardCheckpointer() as checkpointer:

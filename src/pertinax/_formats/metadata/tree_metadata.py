@@ -19,6 +19,7 @@ from pertinax._tree.skeleton import LEAF, MAX_DEPTH, NONE, Node
 TREE_FILE = "_METADATA"
 PERTINAX_MARK = "pertinax"
 """An extra field of ours: where it stands, a ledger must stand too."""
+_EVERY_CHUNK = "store_array_data_equal_to_fill_value"
 _EMPTY: Mapping[str, Node] = {
     "None": NONE,
     "Dict": Node("dict"),
@@ -53,7 +54,8 @@ class TreeMetadata:
     """All that `_METADATA` says.
 
     `entries` has the leaves in the order of `root`. `aggregated` names leaves that an old release
-    kept in another file. `marked` is whether Pertinax wrote it.
+    kept in another file. `marked` is whether Pertinax wrote it. `every_chunk`: also chunks that
+    equal the fill value were written, so that a missing one is lost.
     """
 
     root: Node
@@ -63,6 +65,7 @@ class TreeMetadata:
     marked: bool = False
     custom: Any = None
     aggregated: tuple[str, ...] = field(default=())
+    every_chunk: bool = False
 
 
 def empty_of(value_type: str) -> Node | None:
@@ -105,7 +108,7 @@ def encode_tree(
     tail = {
         "use_ocdbt": use_ocdbt,
         "use_zarr3": use_zarr3,
-        "store_array_data_equal_to_fill_value": True,
+        _EVERY_CHUNK: True,
         "custom_metadata": custom,
     }
     if marked:
@@ -136,6 +139,7 @@ def decode_tree(data: bytes, file: str = TREE_FILE) -> TreeMetadata:
         marked=top.field(PERTINAX_MARK).value is not None,
         custom=top.field("custom_metadata").value,
         aggregated=tuple(builder.aggregated),
+        every_chunk=top.field(_EVERY_CHUNK).value is True,
     )
 
 
