@@ -38,13 +38,15 @@ def seal(
     begun_ns: int,
     item_handlers: str | Mapping[str, str] | None,
     custom: Mapping[str, Any] | None = None,
+    note_is_final: bool = True,
 ) -> None:
     """Write `_CHECKPOINT_METADATA`, the commit marker and, above items, the ledger; sync what is
     not yet durable.
 
     Files that an item's own ledger vouches for are durable already and are not read again.
     `item_handlers` is the class name of the handler, or one for each item. What a note from the
-    beginning of the save says of times, metrics and custom facts is kept. Raises `StorageError`.
+    beginning of the save says of times, metrics and custom facts is kept. With `note_is_final=False` somebody else will
+    change the note once more, so the ledger does not vouch for it. Raises `StorageError`.
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
@@ -54,12 +56,17 @@ def seal(
     if own_item:
         _add_to_ledger(store, path, [record for record in records if record.name != LEDGER_FILE])
     else:
-        records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
+        records += [
+            FileRecord(name, len(data), file_crc(data))
+            for name, data in notes.items()
+            if note_is_final or name != STEP_FILE
+        ]
         items = sorted({record.name.partition("/")[0] for record in records if "/" in record.name})
         facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns, "items": items}
         notes[LEDGER_FILE] = encode_step_ledger(records, facts)
-    for name, data in notes.items():
-        write_file(store, f"{path}/{name}", data)
+    for name in (STEP_FILE, LEDGER_FILE, COMMIT_FILE):  # the marker last: it says that all is there
+        if name in notes:
+            write_file(store, f"{path}/{name}", notes[name])
 
 
 def _final_note(

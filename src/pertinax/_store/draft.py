@@ -34,16 +34,17 @@ _LOG: Final = logging.getLogger("pertinax")
 _TRIES: Final = 3
 
 
-def open_draft(store: Store, final: str, *, mode: int = 0o777) -> "Draft":
+def open_draft(store: Store, final: str, *, mode: int = 0o777, path: str | None = None) -> "Draft":
     """Make an invisible directory beside `final`, and the parents it needs, durably.
 
-    A checkpoint that an interrupted replacement left set aside gets its name back first.
+    A checkpoint that an interrupted replacement left set aside gets its name back first. Its own
+    name is new unless the caller has chosen `path`.
     """
     final = final.rstrip("/")
     with storage_errors("make a directory for the checkpoint", final):
         make_dirs(store, parent_of(final))
         restore_displaced(store, final)
-        path = hidden_name(final)
+        path = path or hidden_name(final)
         store.make_dir(path, mode)
     return Draft(store, final, path)
 

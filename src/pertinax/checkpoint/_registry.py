@@ -1,11 +1,12 @@
-"""The registries that the mirrored API keeps for the whole program: which handler class belongs to
-which args class, and which type handler to which type of leaf.
+"""What the mirrored API keeps for the whole program: which handler class belongs to which args
+class, which type handler to which type of leaf, and numbers that processes count in step.
 
-Knows the maps, and nothing of what fills them. This is the one module of the library with state of
-its own.
+Knows the maps and counters, and nothing of what uses them. This is the one module of the library
+with state of its own.
 """
 
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -23,3 +24,5 @@ COUNTERS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 """What `multihost.counters` has counted, by use."""
 RUNTIME_TO_DISTRIBUTED_IDS: list[int] = []
 """For each of JAX's processes the number that `jax.distributed` has for it; empty until asked."""
+LAST_SAVE_BEGAN_S: list[float] = [time.time()]
+"""When the last published save began, in seconds since the epoch; at first, when we were loaded."""

@@ -1,16 +1,27 @@
 """The contract of a checkpointer: it makes and reads one checkpoint at a time.
 
-Knows the methods that programs call. Knows nothing of how they are done.
+Knows the methods that programs call, and who says once which version they run on. Knows nothing of
+how they are done.
 """
 
 import abc
-from typing import Any, Self
+import functools
+import logging
+from typing import Any, Final, Self
 
+import jax
+
+from pertinax._version import VERSION
 from pertinax.typing import PathLike
+
+_LOG: Final = logging.getLogger("pertinax")
 
 
 class AbstractCheckpointer(abc.ABC):
     """Saves to a directory and restores from it, all or nothing."""
+
+    def __init__(self) -> None:
+        _log_version()
 
     @abc.abstractmethod
     def save(self, directory: PathLike, *args: Any, **kwargs: Any) -> None:
@@ -36,3 +47,9 @@ class AbstractCheckpointer(abc.ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@functools.cache
+def _log_version() -> None:
+    """Once for each program."""
+    _LOG.info("pertinax version=%s jax=%s", VERSION, jax.__version__)

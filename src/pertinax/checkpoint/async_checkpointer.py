@@ -4,23 +4,41 @@ Knows which part of a save the program waits for, and how the other part's failu
 thread and the publication are the engine's.
 """
 
+import dataclasses
+import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from etils import epath
+import jax
 
 from pertinax._core.pending import Pending
-from pertinax._store.draft import Draft
+from pertinax.checkpoint import _registry
 from pertinax.checkpoint._adapt.calls import save_args_of
-from pertinax.checkpoint._adapt.publish import Place, begin, choose_place, publish
+from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.publish import Place, abandon, choose_place, publish
+from pertinax.checkpoint._adapt.step_notes import StepNotes, background_notes
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import flat_futures
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
+from pertinax.checkpoint.path.atomicity import TemporaryPath
 from pertinax.typing import PathLike
+
+_DURATIONS = "/jax/checkpoint/write/async/"
+
+
+class NotAsynchronous(TypeError, AssertionError):
+    """The handler cannot save in the background."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _AsyncManager:
+    """What programs look up here: how long the background thread waits for other processes."""
+
+    _timeout_secs: int
 
 
 class AsyncCheckpointer(Checkpointer):
@@ -29,12 +47,14 @@ class AsyncCheckpointer(Checkpointer):
     When `save` returns, the program may change or donate what it passed in. A failure in the
     background is raised once, by whichever comes next of `save`, `restore`, `wait_until_finished`,
     `check_for_errors` and `close`; if none does, it is written to stderr. Nothing of that save
-    becomes visible.
+    becomes visible. Raises `TypeError` for a handler that is no `AsyncCheckpointHandler`.
 
     >>> checkpointer = AsyncCheckpointer(StandardCheckpointHandler())
     >>> checkpointer.save("runs/first", args=StandardSave(tree))
     >>> checkpointer.wait_until_finished()
     """
+
+    _INIT_EVENT: ClassVar[str] = "/jax/orbax/async_checkpointer/init"
 
     def __init__(
         self,
@@ -55,7 +75,7 @@ class AsyncCheckpointer(Checkpointer):
             temporary_path_class=temporary_path_class,
         )
         if not isinstance(self._handler, AsyncCheckpointHandler):
-            raise TypeError(
+            raise NotAsynchronous(
                 f"{type(handler).__name__} cannot save in the background: "
                 "give an AsyncCheckpointHandler, or use Checkpointer"
             )
@@ -63,7 +83,16 @@ class AsyncCheckpointer(Checkpointer):
         self._timeout_secs = (
             timeout_secs if timeout_secs is not None else self._async_options.timeout_secs
         )
+        self._async_manager = _AsyncManager(self._timeout_secs)
+        self._background = Meeting(
+            self._multiprocessing_options,
+            barrier=self._async_options.barrier_sync_fn,
+            prefix=str(next(_registry.CHECKPOINTER_NUMBERS)),
+        )
         self._pending: Pending | None = None
+
+    def _make_notes(self, store: Any) -> StepNotes:
+        return background_notes(store)
 
     def save(self, directory: PathLike, *args: Any, force: bool = False, **kwargs: Any) -> None:
         """Begin to save; waits for the save before this one, and raises what went wrong with it.
@@ -72,40 +101,64 @@ class AsyncCheckpointer(Checkpointer):
         """
         begun_ns, begun_s = time.time_ns(), time.monotonic()
         self.wait_until_finished()
+        jax.monitoring.record_event("/jax/orbax/write/async/start")
         place = choose_place(directory, force=force)
         given = save_args_of(self._handler, args, kwargs)
-        draft = begin(place, self._file_options)
+        path = self._begin(place)
         try:
-            result = run_coroutine(self._handler.async_save(epath.Path(draft.path), args=given))
+            futures = list(flat_futures(run_coroutine(self._call_handler(path, given))))
         except BaseException:
-            draft.abandon()
+            abandon(path)
             raise
-        futures = list(flat_futures(result))
+        number = next(_registry.OPERATION_NUMBERS)
         self._pending = Pending(
             place.final,
-            lambda _: self._finish(draft, place, futures, begun_ns),
+            lambda _: self._finish(path, place, futures, begun_ns, number),
             begun_s=begun_s,
             total_bytes=0,
         )
+        _record("blocking_duration_secs", time.monotonic() - begun_s)
 
-    def _finish(self, draft: Draft, place: Place, futures: Sequence[Future], begun_ns: int) -> None:
+    async def _call_handler(self, path: TemporaryPath, given: Any) -> Any:
+        return await self._handler.async_save(path.get(), args=given)
+
+    def _finish(
+        self,
+        path: TemporaryPath,
+        place: Place,
+        futures: Sequence[Future],
+        begun_ns: int,
+        number: int,
+    ) -> None:
         """The background part.
 
-        It ends only when every future has, so that nobody writes into an abandoned draft.
+        It ends only when every future has, so that nobody writes into an abandoned directory.
         """
-        with draft:
+        began_s = time.monotonic()
+        threading.current_thread().name = f"async_save_{number}"
+        try:
+            _record("commit_future_count", len(futures))
             _wait_for_all(futures)
-            self._handler.finalize(epath.Path(draft.path))
-            callback = self._async_options.post_finalization_callback
-            if callback is not None:
-                callback()
-            publish(draft, place, self._handler, begun_ns=begun_ns)
-            self._meet(place.final)
+            _record("commit_duration_sec", time.monotonic() - began_s)
+            self._meet("async_write_complete", place, number)
+            if self._meeting.is_primary:
+                self._commit(path, place, begun_ns)
+            self._meet("async_commit_complete", place, number)
+        except BaseException:
+            abandon(path)
+            raise
+        _record("total_duration_secs", time.time() - begun_ns / 1e9)
+        _record("thread_duration_sec", time.monotonic() - began_s)
 
-    def _meet(self, final: str) -> None:
-        barrier = self._async_options.barrier_sync_fn
-        if barrier is not None:
-            barrier(key=f"async_commit_complete.{final}", timeout_ms=self._timeout_secs * 1000)
+    def _commit(self, path: TemporaryPath, place: Place, begun_ns: int) -> None:
+        self._handler.finalize(path.get())
+        callback = self._async_options.post_finalization_callback
+        if callback is not None:
+            callback()
+        publish(path, place, self._handler, begun_ns=begun_ns)
+
+    def _meet(self, point: str, place: Place, number: int) -> None:
+        self._background.gather(f"{point}.{place.name}.{number}", timeout_s=self._timeout_secs)
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Wait for the save in the background, then restore.
@@ -126,6 +179,7 @@ class AsyncCheckpointer(Checkpointer):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+        self._notes.wait_until_finished()
 
     def close(self) -> None:
         """Wait, then close the handler. Raises what went wrong in the background."""
@@ -133,6 +187,10 @@ class AsyncCheckpointer(Checkpointer):
             self.wait_until_finished()
         finally:
             super().close()
+
+
+def _record(name: str, value: float) -> None:
+    jax.monitoring.record_event_duration_secs(_DURATIONS + name, value)
 
 
 def _wait_for_all(futures: Sequence[Future]) -> None:

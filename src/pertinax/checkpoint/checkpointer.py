@@ -1,22 +1,53 @@
 """The checkpointer that waits.
 
-Knows the order of a save: name, draft, handler, finalize, publish. The engine does each of them.
+Knows the order of a save: name, temporary path, handler, finalize, publish. The engine does each of
+them.
 """
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 from etils import epath
 
 from pertinax._core.places import locate
-from pertinax.checkpoint._adapt.calls import restore_args_of, save_args_of
-from pertinax.checkpoint._adapt.legacy import with_args
-from pertinax.checkpoint._adapt.publish import begin, choose_place, find_finished, publish
+from pertinax.checkpoint._adapt.calls import construct_args, restore_args_of, save_args_of
+from pertinax.checkpoint._adapt.legacy import get_legacy_handler_wrapper, with_args
+from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.publish import (
+    Place,
+    abandon,
+    choose_place,
+    clear_for,
+    find_finished,
+    publish,
+)
+from pertinax.checkpoint._adapt.step_notes import StepNotes, blocking_notes
 from pertinax.checkpoint._adapt.stored import check_files
+from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
+from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeCheckpointHandler
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
+from pertinax.checkpoint.path import atomicity
 from pertinax.typing import PathLike
+
+__all__ = [
+    "Checkpointer",
+    "CheckpointArgs",
+    "construct_checkpoint_args",
+    "get_legacy_handler_wrapper",
+]
+
+
+def construct_checkpoint_args(
+    handler: Any, for_save: bool, *args: Any, **kwargs: Any
+) -> CheckpointArgs:
+    """The args object in a call of `save` or `restore`, or the one that its arguments make.
+
+    Raises `TypeError` for arguments that the handler's args class does not take.
+    """
+    return construct_args(handler, args, kwargs, for_save=for_save)
 
 
 class Checkpointer(AbstractCheckpointer):
@@ -24,12 +55,14 @@ class Checkpointer(AbstractCheckpointer):
 
     When `save` returns, the checkpoint is durable and visible. A save appears as a whole or not at
     all, whatever happens meanwhile; `force=True` replaces an older checkpoint just as safely.
-    `temporary_path_class` and `checkpoint_metadata_store` are accepted and not needed.
+    Raises `ValueError` for a `checkpoint_metadata_store` that writes in the background.
 
     >>> checkpointer = Checkpointer(PyTreeCheckpointHandler())
     >>> checkpointer.save("runs/first", args=PyTreeSave(tree))
     >>> tree = checkpointer.restore("runs/first")
     """
+
+    _INIT_EVENT: ClassVar[str] = "/jax/orbax/checkpointer/init"
 
     def __init__(
         self,
@@ -40,14 +73,42 @@ class Checkpointer(AbstractCheckpointer):
         checkpoint_metadata_store: Any = None,
         temporary_path_class: Any = None,
     ) -> None:
+        super().__init__()
         self._handler: Any = with_args(handler)
         self._multiprocessing_options = multiprocessing_options or MultiprocessingOptions()
         self._file_options = file_options or FileOptions()
+        self._notes = self._make_notes(checkpoint_metadata_store)
+        self._temporary_path_class = temporary_path_class
+        self._meeting = Meeting(self._multiprocessing_options)
+        jax.monitoring.record_event(self._INIT_EVENT)
+
+    def _make_notes(self, store: Any) -> StepNotes:
+        return blocking_notes(store)
 
     @property
     def handler(self) -> Any:
         """The handler; one without args of its own stands here in a wrapper."""
         return self._handler
+
+    async def create_temporary_path(self, directory: epath.Path) -> atomicity.TemporaryPath:
+        """Make the directory in which the checkpoint `directory` will be written."""
+        final = epath.Path(directory)
+        path = self._path_class(final).from_final(
+            final,
+            checkpoint_metadata_store=self._notes.store,
+            file_options=self._file_options,
+            multiprocessing_options=self._multiprocessing_options,
+        )
+        await atomicity.create_all([path], multiprocessing_options=self._multiprocessing_options)
+        return path
+
+    def _path_class(self, final: epath.Path) -> type[Any]:
+        return self._temporary_path_class or atomicity.get_default_temporary_path_class(final)
+
+    def _begin(self, place: Place) -> atomicity.TemporaryPath:
+        final = epath.Path(place.final)
+        clear_for(self._path_class(final), place)
+        return run_coroutine(self.create_temporary_path(final))
 
     def save(self, directory: PathLike, *args: Any, force: bool = False, **kwargs: Any) -> None:
         """Save what `args` say, or the arguments that the handler's args class takes.
@@ -55,13 +116,20 @@ class Checkpointer(AbstractCheckpointer):
         Raises `ValueError` if the directory is taken and `force` is false.
         """
         begun_ns = time.time_ns()
+        jax.monitoring.record_event("/jax/orbax/write/start")
         place = choose_place(directory, force=force)
         given = save_args_of(self._handler, args, kwargs)
-        with begin(place, self._file_options) as draft:
-            inside = epath.Path(draft.path)
-            self._handler.save(inside, args=given)
-            self._handler.finalize(inside)
-            publish(draft, place, self._handler, begun_ns=begun_ns)
+        path = self._begin(place)
+        try:
+            self._handler.save(path.get(), args=given)
+            self._meeting.gather(f"Checkpointer:save.{place.name}")
+            if self._meeting.is_primary:
+                self._handler.finalize(path.get())
+                publish(path, place, self._handler, begun_ns=begun_ns)
+            self._meeting.gather(f"Checkpointer:finalize.{place.name}")
+        except BaseException:
+            abandon(path)
+            raise
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Restore what `args` ask for.
@@ -70,15 +138,21 @@ class Checkpointer(AbstractCheckpointer):
         does not fit.
         """
         found = find_finished(directory)
+        given = restore_args_of(self._handler, args, kwargs)
         handler: Any = self._handler
         if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
             check_files(found)
-        return self._handler.restore(found, args=restore_args_of(self._handler, args, kwargs))
+        restored = self._handler.restore(found, args=given)
+        self._meeting.gather(f"Checkpointer:restore.{found.name}")
+        return restored
 
     def metadata(self, directory: PathLike) -> Any | None:
         """What the handler knows of the checkpoint without reading its values."""
         return self._handler.metadata(epath.Path(locate(directory)[1]))
 
     def close(self) -> None:
-        """Close the handler."""
-        self._handler.close()
+        """Close the handler, then the store of notes."""
+        try:
+            self._handler.close()
+        finally:
+            self._notes.close()

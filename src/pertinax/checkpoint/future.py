@@ -33,16 +33,26 @@ class ChainedFuture:
     def __init__(self, futures: Sequence[Future], cb: Callable[[], Any]) -> None:
         self._futures = tuple(futures)
         self._cb = cb
+        self._lock = threading.Lock()
+        self._called = False
 
     def result(self, timeout: float | None = None) -> None:
-        """Wait for all, at most `timeout` seconds in all, then make the call."""
+        """Wait for all, at most `timeout` seconds in all, then make the call, the first time.
+
+        Raises what went wrong with the first future that failed, or `TimeoutError`.
+        """
         end = None if timeout is None else time.monotonic() + timeout
-        for future in self._futures:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError(f"not done after {timeout} s")
-            future.result(timeout=left)
-        self._cb()
+        for done, future in enumerate(self._futures):
+            future.result(timeout=None if end is None else max(0.0, end - time.monotonic()))
+            # There are futures that return silently when their time is up.
+            if timeout and end is not None and time.monotonic() >= end:
+                raise TimeoutError(
+                    f"completed {done} of {len(self._futures)} futures, but not all in {timeout} s"
+                )
+        with self._lock:
+            if not self._called:
+                self._cb()
+                self._called = True
 
 
 class ThreadRaisingException(threading.Thread):
@@ -58,16 +68,19 @@ class ThreadRaisingException(threading.Thread):
             self._exception = error
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end.
+        """Wait for the end, at most `timeout` seconds, as any thread does: `is_alive` tells.
 
-        Raises the target's failure, or `TimeoutError` if it is not over in time.
+        Raises the target's failure.
         """
         super().join(timeout)
-        if self.is_alive():
-            raise TimeoutError(f"thread {self.name} is still at work after {timeout} s")
         if self._exception is not None:
             raise self._exception
 
     def result(self, timeout: float | None = None) -> None:
-        """As `join`, so that a thread can be one of a save's futures."""
+        """Wait for the end, so that a thread can be one of a save's futures.
+
+        Raises the target's failure, or `TimeoutError` if it is not over in time.
+        """
         self.join(timeout)
+        if self.is_alive():
+            raise TimeoutError(f"thread {self.name} is still at work after {timeout} s")

@@ -11,8 +11,7 @@ from etils import epath
 
 import pertinax
 from pertinax import checkpoint as ocp
-from pertinax.checkpoint._adapt.publish import begin, choose_place, publish
-from pertinax.checkpoint._adapt.step_notes import StepNotes, background_notes, blocking_notes
+from pertinax.checkpoint._adapt.step_notes import background_notes, blocking_notes
 from pertinax.checkpoint.metadata import StepMetadata, checkpoint_metadata_store
 from pertinax.checkpoint.metadata import checkpoint as module
 
@@ -221,19 +220,18 @@ class Recording(module._BlockingCheckpointMetadataStore):
 
 def test_the_published_note_has_the_times_that_the_store_wrote(tmp_path):
     store = Recording()
-    notes = StepNotes(store)
+    written: list[Any] = []
+    options = ocp.options.AsyncOptions(
+        post_finalization_callback=lambda: written.append(store.read(next(tmp_path.iterdir())))
+    )
     handler = ocp.PyTreeCheckpointHandler()
-    place = choose_place(tmp_path / "one", force=False)
-    with begin(place, ocp.options.FileOptions()) as draft:
-        inside = epath.Path(draft.path)
-        notes.begin(inside, 77)
-        assert store.read(inside) == StepMetadata(77, None)
-        handler.save(inside, args=ocp.args.PyTreeSave({"a": np.arange(3)}))
-        notes.commit(inside)
-        written = store.read(inside)
-        publish(draft, place, handler, begun_ns=99)
+    with ocp.AsyncCheckpointer(
+        handler, async_options=options, checkpoint_metadata_store=store
+    ) as checkpointer:
+        checkpointer.save(tmp_path / "one", args=ocp.args.PyTreeSave({"a": np.arange(3)}))
+        checkpointer.wait_until_finished()
     found = store.read(tmp_path / "one")
-    assert found == written
-    assert found.init_timestamp_nsecs == 77
-    assert store.calls == ["write", "wait", "update", "wait"]
-    assert pertinax.verify(tmp_path / "one")
+    assert written == [StepMetadata(found.init_timestamp_nsecs, None)]
+    assert found.init_timestamp_nsecs < found.commit_timestamp_nsecs
+    assert store.calls[1:5] == ["write", "wait", "update", "wait"]  # the first wait: for nothing
+    assert pertinax.verify(tmp_path / "one").ok

@@ -7,6 +7,9 @@ class. Knows nothing of handlers beyond their registration.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
+from pertinax.checkpoint._adapt.legacy import LegacyHandler
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, get_registered_args_cls
 
 
@@ -15,22 +18,25 @@ def save_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
     Raises `TypeError` if something stands beside an instance of args, which would be lost.
     """
-    given = _given(args, kwargs)
-    return (
-        given
-        if given is not None
-        else get_registered_args_cls(handler)[0](*args, **_fields(kwargs))
-    )
+    return construct_args(handler, args, kwargs, for_save=True)
 
 
 def restore_args_of(handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs:
     """The args of a restore, likewise."""
+    return construct_args(handler, args, kwargs, for_save=False)
+
+
+def construct_args(
+    handler: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, for_save: bool
+) -> CheckpointArgs:
+    """The args of either. Raises `TypeError` as `save_args_of` does."""
     given = _given(args, kwargs)
-    return (
-        given
-        if given is not None
-        else get_registered_args_cls(handler)[1](*args, **_fields(kwargs))
-    )
+    if given is not None:
+        return given
+    jax.monitoring.record_event("/jax/orbax/deprecation/checkpointer_legacy_args")
+    if not isinstance(handler, LegacyHandler):  # whose own `save` may have such a parameter
+        kwargs = {k: value for k, value in kwargs.items() if k != "args" or value is not None}
+    return get_registered_args_cls(handler)[0 if for_save else 1](*args, **kwargs)
 
 
 def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs | None:
@@ -46,8 +52,3 @@ def _given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckpointArgs | N
             f"put what else was passed ({', '.join(others)}) into it"
         )
     return found
-
-
-def _fields(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for the args class; `args=None` says nothing."""
-    return {name: value for name, value in kwargs.items() if name != "args" or value is not None}

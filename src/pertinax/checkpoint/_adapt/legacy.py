@@ -5,7 +5,8 @@ they mean.
 """
 
 import dataclasses
-from typing import Any
+import logging
+from typing import Any, Final
 
 from etils import epath
 
@@ -17,6 +18,12 @@ from pertinax.checkpoint.checkpoint_args import (
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
+
+_LOG: Final = logging.getLogger("pertinax")
+
+
+class UnusableArgs(TypeError, AttributeError):
+    """Args of one handler were passed to another that has none."""
 
 
 class LegacyHandler(CheckpointHandler):
@@ -32,19 +39,30 @@ class LegacyHandler(CheckpointHandler):
 
     def save(self, directory: epath.Path, args: "LegacyArgs") -> None:
         """Save as the handler does."""
-        self._handler.save(directory, *args.args, **args.kwargs)
+        given = self._given(args)
+        self._handler.save(directory, *given.args, **given.kwargs)
 
     def restore(self, directory: epath.Path, args: "LegacyArgs | None" = None) -> Any:
         """Restore as the handler does."""
-        given = args if args is not None else LegacyArgs()
+        given = self._given(args)
         return self._handler.restore(directory, *given.args, **given.kwargs)
+
+    def _given(self, args: Any) -> "LegacyArgs":
+        if args is None:
+            return LegacyArgs()
+        if isinstance(args, LegacyArgs):
+            return args
+        raise UnusableArgs(
+            f"{type(self._handler).__name__} has no registered args, so it cannot take "
+            f"{type(args).__name__}: pass what its save and restore take, or register args for it"
+        )
 
     def metadata(self, directory: epath.Path) -> Any | None:
         """What the handler knows."""
         return self._handler.metadata(directory)
 
     def structure(self, directory: epath.Path) -> Any:
-        """What the handler says, if it has such a method."""
+        """What the handler says. Raises `AttributeError` if it has no such method."""
         return getattr(self._handler, "structure")(directory)  # noqa: B009 - no handler need have it
 
     def finalize(self, directory: epath.Path) -> None:
@@ -63,7 +81,8 @@ class AsyncLegacyHandler(LegacyHandler, AsyncCheckpointHandler):
 
     async def async_save(self, directory: epath.Path, args: "LegacyArgs") -> list[Future] | None:
         """Begin as the handler does."""
-        return await self._handler.async_save(directory, *args.args, **args.kwargs)
+        given = self._given(args)
+        return await self._handler.async_save(directory, *given.args, **given.kwargs)
 
 
 @register_with_handler(LegacyHandler, for_save=True, for_restore=True)
@@ -95,7 +114,13 @@ def get_legacy_handler_wrapper(handler: CheckpointHandler) -> LegacyHandler:
 
 def with_args(handler: Any) -> Any:
     """The handler itself if it has registered args, or the wrapper around it."""
-    return handler if has_registered_args(handler) else get_legacy_handler_wrapper(handler)
+    if has_registered_args(handler):
+        return handler
+    _LOG.warning(
+        "handler without registered args handler=%s: it is called as before args existed",
+        type(handler).__qualname__,
+    )
+    return get_legacy_handler_wrapper(handler)
 
 
 def unwrapped(handler: Any) -> Any:

@@ -1,7 +1,7 @@
 """Publishing: the directories that checkpointers work in, from a free name to a visible checkpoint.
 
-Knows drafts, the notes that handlers leave, and what makes a directory a finished checkpoint. The
-syncs and renames are the engine's.
+Knows temporary paths, ours and the program's own, the notes that handlers leave, and what makes a
+directory a finished checkpoint. The syncs and renames are the engine's.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,22 @@ from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._core.seal import seal
-from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._store.contract import Store
-from pertinax._store.draft import Draft, open_draft
-from pertinax._store.leftovers import find_visible
+from pertinax._store.draft import Draft
+from pertinax._store.leftovers import discard, find_visible
 from pertinax.checkpoint._adapt.legacy import unwrapped
-from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeCheckpointHandler
-from pertinax.checkpoint.options import FileOptions
+from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
+    CompositeCheckpointHandler,
+    class_name,
+)
+from pertinax.checkpoint.path import step as step_lib
+from pertinax.checkpoint.path.atomicity import (
+    AtomicRenameTemporaryPath,
+    EnginePath,
+    TemporaryPath,
+    on_commit_callback,
+)
 from pertinax.errors import (
-    CheckpointExists,
     CheckpointNotFound,
     NotACheckpoint,
     PertinaxError,
@@ -39,6 +46,11 @@ class Place(NamedTuple):
     final: str
     force: bool
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.final.rpartition("/")[2]
+
 
 def choose_place(directory: PathLike, *, force: bool) -> Place:
     """Look at the directory before anything is done.
@@ -51,14 +63,18 @@ def choose_place(directory: PathLike, *, force: bool) -> Place:
     return Place(store, final, force)
 
 
-def begin(place: Place, options: FileOptions) -> Draft:
-    """Make the directory that nobody sees."""
-    mode = options.path_permission_mode
-    return open_draft(place.store, place.final, mode=0o777 if mode is None else mode)
+def clear_for(path_class: type[Any], place: Place) -> None:
+    """Remove the checkpoint that will be replaced, where the new one cannot take its place in one
+    step.
+    """
+    if not place.force or issubclass(path_class, AtomicRenameTemporaryPath):
+        return
+    if find_visible(place.store, place.final) is not None:
+        discard(place.store, place.final)
 
 
 def publish(
-    draft: Draft,
+    path: TemporaryPath,
     place: Place,
     handler: Any,
     *,
@@ -69,23 +85,40 @@ def publish(
 
     An existing checkpoint stays until then.
     """
-    inner = unwrapped(handler)
-    if isinstance(inner, CompositeCheckpointHandler):
-        names: Any = inner.handler_names()
+    ours = isinstance(path, EnginePath)
+
+    def finish(draft: Draft) -> None:
+        seal(
+            draft,
+            begun_ns=begun_ns,
+            item_handlers=_class_names(handler),
+            custom=custom,
+            note_is_final=ours,
+        )
+
+    if isinstance(path, EnginePath):
+        path.replace, path.finish = place.force, finish
     else:
-        names = inner.typestr() if hasattr(inner, "typestr") else type(inner).__qualname__
-    seal(
-        draft,
-        begun_ns=begun_ns,
-        item_handlers=names if isinstance(names, str | dict) else None,
-        custom=custom,
-    )
+        finish(Draft(place.store, place.final, locate(path.get())[1]))
     try:
-        draft.commit(replace=place.force)
-    except CheckpointExists as error:
+        on_commit_callback(path, checkpoint_start_time=begun_ns / 1e9)
+    except FileExistsError as error:
         raise DestinationExists(
             f"Destination {place.final} already exists: somebody else was faster"
         ) from error
+
+
+def abandon(path: TemporaryPath) -> None:
+    """Remove what a save has written that failed. Paths of the program's own are its own affair."""
+    if isinstance(path, EnginePath):
+        path.abandon()
+
+
+def _class_names(handler: Any) -> str | dict[str, str]:
+    inner = unwrapped(handler)
+    if isinstance(inner, CompositeCheckpointHandler):
+        return inner.handler_names()
+    return class_name(inner)
 
 
 def find_finished(directory: PathLike) -> epath.Path:
@@ -98,11 +131,13 @@ def find_finished(directory: PathLike) -> epath.Path:
     found = find_visible(store, path)
     if found is None:
         raise CheckpointNotFound(2, "Checkpoint not found", path)
-    if UNPUBLISHED_MARK in path.rpartition("/")[2]:
+    stat = store.stat(found)
+    if stat is None or not stat.is_dir:
+        raise NotACheckpoint(
+            f"Path {path} is not a directory. Not a valid checkpoint: it must be one"
+        )
+    if found == path and not step_lib.is_checkpoint_finalized(found):
         raise UnfinishedCheckpoint(
             f"Found incomplete checkpoint at {path}: its save was never published"
         )
-    stat = store.stat(found)
-    if stat is None or not stat.is_dir:
-        raise NotACheckpoint(f"{path} is not a directory, so it is not a checkpoint")
     return epath.Path(found)

@@ -9,15 +9,14 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._formats.detect import UNPUBLISHED_MARK
-from pertinax._store.leftovers import remove_tree
-from pertinax.checkpoint._adapt.composite import Composite
+from pertinax.checkpoint import _registry
 from pertinax.checkpoint._adapt.legacy import unwrapped, with_args
 from pertinax.checkpoint._adapt.saving import make_dirs
 from pertinax.checkpoint._adapt.stored import check_files
@@ -26,8 +25,10 @@ from pertinax.checkpoint.checkpoint_args import (
     CheckpointArgs,
     get_registered_args_cls,
     get_registered_handler_cls,
+    has_registered_args,
     register_with_handler,
 )
+from pertinax.checkpoint.composite import Composite
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
@@ -36,16 +37,22 @@ from pertinax.checkpoint.handlers.handler_registration import (
     DefaultCheckpointHandlerRegistry,
 )
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
+from pertinax.checkpoint.path import atomicity
 
 _LOG: Final = logging.getLogger("pertinax")
-_NO_ITEM = "LOCKED"
+_NO_ITEM: Final = "LOCKED"
+RESERVED_ITEM_NAMES: Sequence[str] = ()
 
 
 @dataclasses.dataclass
 class CompositeOptions:
     """How items are written.
 
-    Directories are made inside one that nobody sees, whatever `temporary_path_class` says.
+    Attributes:
+        multiprocessing_options: who takes part, and who leads.
+        temporary_path_class: how the directory of an item is made and committed; None chooses by
+            the store.
+        file_options: permissions of the directories.
     """
 
     multiprocessing_options: MultiprocessingOptions = dataclasses.field(
@@ -77,12 +84,15 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             raise ValueError("give either handler_registry, or item_names and items_and_handlers")
         self._options = composite_options or CompositeOptions()
         self._handler_registry = DefaultCheckpointHandlerRegistry(handler_registry)
-        self._closed_set = bool(item_names or items_and_handlers)
-        self._item_names_without_registered_handlers: list[str] = list(item_names)
-        self._saved: dict[str, CheckpointHandler] | None = None
+        # None: any item may come. Otherwise those that have no handler yet.
+        self._item_names_without_registered_handlers: set[str] | None = (
+            {*item_names} if item_names or items_and_handlers else None
+        )
+        self._saved: dict[str, CheckpointHandler] = {}
+        self._current_temporary_paths: dict[str, atomicity.TemporaryPath] = {}
         for name, handler in items_and_handlers.items():
             if handler is None:
-                self._item_names_without_registered_handlers.append(name)
+                cast("set[str]", self._item_names_without_registered_handlers).add(name)
             else:
                 self._register(name, with_args(handler))
 
@@ -92,8 +102,8 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         for args_cls in dict.fromkeys(get_registered_args_cls(handler)):
             if not self._handler_registry.has(item, args_cls):
                 self._handler_registry.add(item, args_cls, handler)
-        if item in self._item_names_without_registered_handlers:
-            self._item_names_without_registered_handlers.remove(item)
+        if self._item_names_without_registered_handlers is not None:
+            self._item_names_without_registered_handlers.discard(item)
 
     def _handlers_of(self, item: str) -> list[CheckpointHandler]:
         entries = self._handler_registry.get_all_entries()
@@ -115,18 +125,45 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             registry.add(item, args, handler)
             return handler
         handler_cls = get_registered_handler_cls(args)
-        same = next((handler for handler in known if type(handler) is handler_cls), None)
+        same = next((handler for handler in known if isinstance(handler, handler_cls)), None)
         if same is not None:
             registry.add(item, args, same)
             return same
-        undecided = item in self._item_names_without_registered_handlers
-        if known or (self._closed_set and not undecided):
+        undecided = self._item_names_without_registered_handlers
+        if known or (undecided is not None and item not in undecided):
             raise ValueError(
-                f"item {item!r} with args of {type(args).__name__} "
-                "does not match with any registered handler"
+                f'Item "{item}" and args of {type(args).__name__} '
+                f"does not match with any registered handler: {self._told(item)}"
             )
         self._register(item, handler_cls())
         return self._get_or_set_handler(item, args)
+
+    def _told(self, item: str) -> str:
+        entries = self._handler_registry.get_all_entries()
+        takes = [args.__name__ for name, args in entries if name == item]
+        if takes:
+            return f"the item takes {', '.join(takes)}"
+        names = sorted({str(name) for name, _ in entries})
+        return f"there are handlers for {', '.join(names) or 'no item'}"
+
+    @contextlib.contextmanager
+    def _nothing_learned_from_failure(self) -> Iterator[None]:
+        """A call that fails must not decide which handler an item has from then on."""
+        entries = self._handler_registry.get_all_entries()
+        before, names = dict(entries), self._item_names_without_registered_handlers
+        names = None if names is None else set(names)
+        try:
+            yield
+        except BaseException:
+            mine = {id(handler) for handler in before.values()}
+            for handler in {id(one): one for one in entries.values()}.values():
+                if id(handler) not in mine:
+                    with contextlib.suppress(Exception):
+                        handler.close()
+            entries.clear()
+            entries.update(before)
+            self._item_names_without_registered_handlers = names
+            raise
 
     # --- saving
 
@@ -141,49 +178,73 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         Raises `TypeError` or `ValueError` for args that no handler takes.
         """
         items = _checked(args)
-        handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
-        self._make_dirs(directory, handlers)
-        self._saved = handlers
-        saves = [
-            _begin(handler, epath.Path(directory) / name, items[name])
-            for name, handler in handlers.items()
-        ]
-        results = await asyncio.gather(*saves, return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
-        futures = [
-            future
-            for result in results
-            if not isinstance(result, BaseException)
-            for future in flat_futures(result)
-        ]
-        if failures:
-            _let_end(futures)
-            raise failures[0]
+        with self._nothing_learned_from_failure():
+            handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
+            await self._make_dirs(directory, handlers)
+            self._saved = handlers
+            saves = [
+                _begin(handler, self._current_temporary_paths[name].get(), items[name])
+                for name, handler in handlers.items()
+            ]
+            results = await asyncio.gather(*saves, return_exceptions=True)
+            failures = [result for result in results if isinstance(result, BaseException)]
+            good = [result for result in results if not isinstance(result, BaseException)]
+            futures = [future for result in good for future in flat_futures(result)]
+            if failures:
+                _let_end(futures)
+                self._abandon()
+                raise failures[0]
         return futures
 
-    def _make_dirs(self, directory: epath.Path, names: Iterable[str]) -> None:
-        store, path = locate(directory)
-        make_dirs(store, path)
-        files = self._options.file_options
-        mode = files.path_permission_mode if files is not None else None
-        for name in names:
-            if store.stat(f"{path}/{name}") is not None:
-                remove_tree(store, f"{path}/{name}")
-            store.make_dir(f"{path}/{name}", 0o777 if mode is None else mode)
+    async def _make_dirs(self, directory: epath.Path, names: Iterable[str]) -> None:
+        make_dirs(*locate(directory))
+        self._current_temporary_paths = {
+            name: self._get_item_temporary_directory(epath.Path(directory), name) for name in names
+        }
+        await atomicity.create_all(
+            list(self._current_temporary_paths.values()),
+            multiprocessing_options=self._options.multiprocessing_options,
+        )
+
+    def _get_item_temporary_directory(
+        self, directory: epath.Path, item_name: str
+    ) -> atomicity.TemporaryPath:
+        final = directory / item_name
+        cls: Any = self._options.temporary_path_class
+        cls = cls or atomicity.get_default_temporary_path_class(final)
+        path = cls.from_final(
+            final,
+            file_options=self._options.file_options or FileOptions(),
+            multiprocessing_options=self._options.multiprocessing_options,
+        )
+        if isinstance(path, atomicity.EnginePath):
+            # Who publishes the whole makes it durable; an item that was there before gives way.
+            path.durable, path.replace = False, True
+        return path
+
+    def _abandon(self) -> None:
+        for path in self._current_temporary_paths.values():
+            if isinstance(path, atomicity.EnginePath):
+                path.abandon()
+        self._current_temporary_paths = {}
 
     def finalize(self, directory: epath.Path) -> None:
-        """Finish the items of the last save. Raises `ValueError` if there was none."""
-        if self._saved is None:
-            raise ValueError("finalize without a save before it")
-        for name, handler in self._saved.items():
-            handler.finalize(epath.Path(directory) / name)
+        """Finish the items of the last save, and give them their names.
+
+        Raises `ValueError` if there was none.
+        """
+        if not self._current_temporary_paths:
+            raise ValueError("finalize() called before any items were saved.")
+        for name, path in self._current_temporary_paths.items():
+            handler = self._saved.get(name) or next(iter(self._handlers_of(name)), None)
+            if handler is not None:
+                handler.finalize(path.get())
+            path.finalize()
+        self._current_temporary_paths = {}
 
     def handler_names(self) -> dict[str, str]:
         """The class name of the handler of each item of the last save."""
-        return {
-            name: type(unwrapped(handler)).typestr()
-            for name, handler in (self._saved or {}).items()
-        }
+        return {name: class_name(unwrapped(handler)) for name, handler in self._saved.items()}
 
     # --- reading
 
@@ -195,6 +256,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         Raises `KeyError` for one that is not there, or has no handler.
         """
         existing = _existing(directory)
+        wanted: dict[str, CheckpointArgs | None]
         if args is None or not len(args):
             wanted = {name: self._default_restore_args(name) for name in existing}
         else:
@@ -205,17 +267,20 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
                         f'Item "{name}" was not found in the checkpoint. '
                         f"Available items: {existing}"
                     )
-        results: dict[str, Any] = {}
-        for name in sorted(wanted):
-            handler = self._get_or_set_handler(name, wanted[name])
-            given = wanted[name] if wanted[name] is not None else self._default_restore_args(name)
-            check_files(directory, name)
-            results[name] = handler.restore(epath.Path(directory) / name, args=given)
-        return CompositeResults(**results)
+        with self._nothing_learned_from_failure():
+            return CompositeResults(
+                **{name: self._restore_item(directory, name, wanted[name]) for name in sorted(wanted)}
+            )
+
+    def _restore_item(self, directory: epath.Path, name: str, args: CheckpointArgs | None) -> Any:
+        handler = self._get_or_set_handler(name, args)
+        given = args if args is not None else self._default_restore_args(name)
+        check_files(directory, name)
+        return handler.restore(epath.Path(directory) / name, args=given)
 
     def _default_restore_args(self, name: str) -> CheckpointArgs:
         known = self._handlers_of(name)
-        if not known and name in self._item_names_without_registered_handlers:
+        if not known and name in (self._item_names_without_registered_handlers or ()):
             raise ValueError(
                 f"Item {name!r} has an undetermined `CheckpointHandler` "
                 "when restoring: say with which args"
@@ -225,13 +290,28 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
                 f'Item "{name}" was found in the checkpoint, but could not be restored: give a '
                 f"`CheckpointHandlerRegistry`, or args for it"
             )
-        args_cls = get_registered_args_cls(known[0])[1]
-        try:
-            return args_cls()
-        except TypeError as error:
-            raise ValueError(
-                f"item {name!r} needs restore args: {args_cls.__name__} has no defaults"
-            ) from error
+        candidates = self._restore_args_types(name, known[0])
+        for args_cls in candidates:
+            with contextlib.suppress(TypeError):
+                return args_cls()
+        raise ValueError(
+            f"item {name!r} needs restore args: of "
+            f"{', '.join(one.__name__ for one in candidates) or 'its args types'} "
+            "none is default-constructible"
+        )
+
+    def _restore_args_types(
+        self, name: str, handler: CheckpointHandler
+    ) -> list[type[CheckpointArgs]]:
+        """What can restore an item, the likeliest first: what its entries say counts before what
+        is registered globally.
+        """
+        entries = [args for item, args in self._handler_registry.get_all_entries() if item == name]
+        found = [args for args in entries if args in _registry.RESTORE_HANDLERS]
+        if has_registered_args(handler):
+            found.append(get_registered_args_cls(handler)[1])
+        found += [args for args in entries if args not in _registry.SAVE_HANDLERS]
+        return list(dict.fromkeys(found))
 
     def metadata(self, directory: epath.Path) -> "CompositeResults":
         """What is known of each item; None where its handler is not known."""
@@ -254,6 +334,14 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         }
         for handler in handlers.values():
             handler.close()
+
+
+def class_name(handler: Any) -> str:
+    """What the notes of a checkpoint call the handler."""
+    kind: Any = type(handler)
+    if issubclass(kind, CheckpointHandler):
+        return kind.typestr()
+    return f"{kind.__module__}.{kind.__qualname__}"  # something that stands in for a handler
 
 
 async def _begin(handler: CheckpointHandler, place: epath.Path, args: Any) -> Any:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar, final, runtime_checkable
 
+import jax
 from etils import epath
 
 from pertinax._core.places import locate
@@ -22,6 +23,7 @@ from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, de
 from pertinax._steps.naming import PlainNaming
 from pertinax._store.leftovers import find_visible, parse_leftover, remove_tree
 from pertinax._store.owner import TMP_MARK, owner_alive
+from pertinax.checkpoint import _registry
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -335,6 +337,20 @@ def cleanup_tmp_directories(
         ):
             continue  # not litter: for now it is the checkpoint
         remove_tree(store, path)
+
+
+def record_saved_duration(checkpoint_start_time: float) -> None:
+    """Tell who measures how far apart saves begin.
+
+    `checkpoint_start_time`: when the save began that was just published, in seconds since the
+    epoch.
+    """
+    before_s = _registry.LAST_SAVE_BEGAN_S[0]
+    _registry.LAST_SAVE_BEGAN_S[0] = checkpoint_start_time
+    jax.monitoring.record_event_duration_secs(
+        "/jax/checkpoint/write/duration_since_last_checkpoint_secs",
+        checkpoint_start_time - before_s,
+    )
 
 
 def _has_marker(path: epath.Path) -> bool:

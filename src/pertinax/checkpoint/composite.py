@@ -5,7 +5,7 @@ checkpoints.
 """
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 
 class UnknownItem(KeyError, AttributeError):
@@ -47,6 +47,9 @@ class Composite(Mapping[str, Any]):
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise ValueError(f"a composite is immutable: {name!r} cannot be set")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise ValueError(f"a composite is immutable: {name!r} cannot be deleted")
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.__items__)
 
@@ -56,11 +59,12 @@ class Composite(Mapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return key in self.__items__
 
-    def __and__(self, other: Any) -> "Composite":
-        return Composite(**{key: value for key, value in self.__items__.items() if key in other})
+    def __and__(self, other: Any) -> Self:
+        kept = {key: value for key, value in self.__items__.items() if key in other}
+        return type(self)(**kept)
 
-    def __or__(self, other: Mapping[str, Any]) -> "Composite":
-        return Composite(**{**self.__items__, **other})
+    def __or__(self, other: Mapping[str, Any]) -> Self:
+        return type(self)(**{**self.__items__, **other})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), dict(self.__items__))
