@@ -19,6 +19,7 @@ from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.publish import Place, abandon, choose_place, publish
 from pertinax.checkpoint._adapt.step_notes import StepNotes, background_notes
 from pertinax.checkpoint._adapt.threads import run_coroutine
+from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
@@ -104,12 +105,8 @@ class AsyncCheckpointer(Checkpointer):
         jax.monitoring.record_event("/jax/orbax/write/async/start")
         place = choose_place(directory, force=force)
         given = save_args_of(self._handler, args, kwargs)
-        path = self._begin(place)
-        try:
-            futures = list(flat_futures(run_coroutine(self._call_handler(path, given))))
-        except BaseException:
-            abandon(path)
-            raise
+        path, result = run_coroutine(self._start(place, given))
+        futures = list(flat_futures(result))
         number = next(_registry.OPERATION_NUMBERS)
         self._pending = Pending(
             place.final,
@@ -119,8 +116,14 @@ class AsyncCheckpointer(Checkpointer):
         )
         _record("blocking_duration_secs", time.monotonic() - begun_s)
 
-    async def _call_handler(self, path: TemporaryPath, given: Any) -> Any:
-        return await self._handler.async_save(path.get(), args=given)
+    async def _start(self, place: Place, given: CheckpointArgs) -> tuple[TemporaryPath, Any]:
+        """The part that the program waits for, in one event loop."""
+        path = await self._begin(place)
+        try:
+            return path, await self._handler.async_save(path.get(), args=given)
+        except BaseException:
+            abandon(path)
+            raise
 
     def _finish(
         self,

@@ -105,10 +105,10 @@ class Checkpointer(AbstractCheckpointer):
     def _path_class(self, final: epath.Path) -> type[Any]:
         return self._temporary_path_class or atomicity.get_default_temporary_path_class(final)
 
-    def _begin(self, place: Place) -> atomicity.TemporaryPath:
+    async def _begin(self, place: Place) -> atomicity.TemporaryPath:
         final = epath.Path(place.final)
         clear_for(self._path_class(final), place)
-        return run_coroutine(self.create_temporary_path(final))
+        return await self.create_temporary_path(final)
 
     def save(self, directory: PathLike, *args: Any, force: bool = False, **kwargs: Any) -> None:
         """Save what `args` say, or the arguments that the handler's args class takes.
@@ -119,7 +119,7 @@ class Checkpointer(AbstractCheckpointer):
         jax.monitoring.record_event("/jax/orbax/write/start")
         place = choose_place(directory, force=force)
         given = save_args_of(self._handler, args, kwargs)
-        path = self._begin(place)
+        path = run_coroutine(self._begin(place))
         try:
             self._handler.save(path.get(), args=given)
             self._meeting.gather(f"Checkpointer:save.{place.name}")

@@ -305,21 +305,21 @@ def test_a_root_that_became_a_file_fails_the_save_and_nothing_else(ours, root):
 
 
 def test_a_step_whose_save_was_not_published_deletes_nothing(ours, root, monkeypatch):
-    from pertinax.checkpoint import async_checkpointer
+    from pertinax.checkpoint.path.atomicity import AtomicRenameTemporaryPath
 
     options = ours.CheckpointManagerOptions(max_to_keep=1)
     with ours.CheckpointManager(root, options=options) as manager:
         manager.save(0, args=ours.args.StandardSave(tree()))
         manager.wait_until_finished()
         with monkeypatch.context() as patch:
-            patch.setattr(async_checkpointer, "publish", lambda *_, **__: None)
+            patch.setattr(AtomicRenameTemporaryPath, "finalize", lambda _: None)
             manager.save(1, args=ours.args.StandardSave(tree()))
             manager.wait_until_finished()
         assert "0" in names(root)
         manager.reload()
         assert manager.all_steps() == [0]
         assert manager.save(1, args=ours.args.StandardSave(tree()))
-    assert names(root) == ["1"]
+    assert [name for name in names(root) if "tmp" not in name] == ["1"]
 
 
 FULL_DISK = """

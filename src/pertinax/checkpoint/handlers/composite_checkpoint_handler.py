@@ -269,7 +269,10 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
                     )
         with self._nothing_learned_from_failure():
             return CompositeResults(
-                **{name: self._restore_item(directory, name, wanted[name]) for name in sorted(wanted)}
+                **{
+                    name: self._restore_item(directory, name, wanted[name])
+                    for name in sorted(wanted)
+                }
             )
 
     def _restore_item(self, directory: epath.Path, name: str, args: CheckpointArgs | None) -> Any:
