@@ -45,8 +45,9 @@ def seal(
 
     Files that an item's own ledger vouches for are durable already and are not read again.
     `item_handlers` is the class name of the handler, or one for each item. What a note from the
-    beginning of the save says of times, metrics and custom facts is kept. With `note_is_final=False` somebody else will
-    change the note once more, so the ledger does not vouch for it. Raises `StorageError`.
+    beginning of the save says of times, metrics and custom facts is kept. With
+    `note_is_final=False` somebody else will change the note once more, so the ledger does not vouch
+    for it. Raises `StorageError`.
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None

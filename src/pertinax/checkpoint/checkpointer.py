@@ -33,8 +33,8 @@ from pertinax.checkpoint.path import atomicity
 from pertinax.typing import PathLike
 
 __all__ = [
-    "Checkpointer",
     "CheckpointArgs",
+    "Checkpointer",
     "construct_checkpoint_args",
     "get_legacy_handler_wrapper",
 ]

@@ -84,10 +84,6 @@ class Composite(Mapping[str, Any]):
         """Names and items."""
         return self.__items__.items()
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """An item, or `default` if there is none of that name."""
-        return self.__items__.get(key, default)
-
 
 def _rebuild(cls: type[Composite], items: dict[str, Any]) -> Composite:
     return cls(**items)

@@ -121,7 +121,7 @@ def test_a_handler_that_goes_on(tmp_path: Path):
     handler = BackgroundHandler()
     with ocp.AsyncCheckpointer(handler) as checkpointer:
         checkpointer.save(tmp_path / "it", args=BackgroundSave(np.arange(3)))
-        assert handler.thread == "pertinax-loop"
+        assert handler.thread == threading.current_thread().name
         assert checkpointer.restore(tmp_path / "it").tolist() == [0, 1, 2]
         checkpointer.save(tmp_path / "bad", args=BackgroundSave(np.zeros(0)))
         with pytest.raises(OSError, match="beneath me"):

@@ -9,23 +9,20 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._formats.detect import UNPUBLISHED_MARK
-from pertinax.checkpoint import _registry
+from pertinax.checkpoint._adapt.item_handlers import ItemHandlers
 from pertinax.checkpoint._adapt.legacy import unwrapped, with_args
 from pertinax.checkpoint._adapt.saving import make_dirs
 from pertinax.checkpoint._adapt.stored import check_files
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import (
     CheckpointArgs,
-    get_registered_args_cls,
-    get_registered_handler_cls,
-    has_registered_args,
     register_with_handler,
 )
 from pertinax.checkpoint.composite import Composite
@@ -83,87 +80,25 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         if handler_registry is not None and (item_names or items_and_handlers):
             raise ValueError("give either handler_registry, or item_names and items_and_handlers")
         self._options = composite_options or CompositeOptions()
-        self._handler_registry = DefaultCheckpointHandlerRegistry(handler_registry)
-        # None: any item may come. Otherwise those that have no handler yet.
-        self._item_names_without_registered_handlers: set[str] | None = (
-            {*item_names} if item_names or items_and_handlers else None
-        )
+        # The only items that there will be, if any are named here.
+        named = [*item_names, *items_and_handlers]
+        self._handlers = ItemHandlers(handler_registry, named or None)
         self._saved: dict[str, CheckpointHandler] = {}
         self._current_temporary_paths: dict[str, atomicity.TemporaryPath] = {}
         for name, handler in items_and_handlers.items():
-            if handler is None:
-                cast("set[str]", self._item_names_without_registered_handlers).add(name)
-            else:
-                self._register(name, with_args(handler))
+            if handler is not None:
+                self._handlers.register(name, with_args(handler))
 
-    # --- which handler
+    @property
+    def _handler_registry(self) -> DefaultCheckpointHandlerRegistry:
+        return self._handlers.registry
 
-    def _register(self, item: str, handler: Any) -> None:
-        for args_cls in dict.fromkeys(get_registered_args_cls(handler)):
-            if not self._handler_registry.has(item, args_cls):
-                self._handler_registry.add(item, args_cls, handler)
-        if self._item_names_without_registered_handlers is not None:
-            self._item_names_without_registered_handlers.discard(item)
+    @property
+    def _item_names_without_registered_handlers(self) -> set[str] | None:
+        return self._handlers.undecided
 
-    def _handlers_of(self, item: str) -> list[CheckpointHandler]:
-        entries = self._handler_registry.get_all_entries()
-        return [handler for (name, _), handler in entries.items() if name == item]
-
-    def _get_or_set_handler(self, item: str, args: CheckpointArgs | None) -> CheckpointHandler:
-        """The handler for an item and its args; from then on the item stays with it."""
-        registry, known = self._handler_registry, self._handlers_of(item)
-        if args is None:
-            if not known:
-                raise ValueError(
-                    f"args for item {item!r} are None, and no handler is configured for it"
-                )
-            return known[0]
-        if registry.has(item, args):
-            return registry.get(item, args)
-        if registry.has(None, args):
-            handler = registry.get(None, args)
-            registry.add(item, args, handler)
-            return handler
-        handler_cls = get_registered_handler_cls(args)
-        same = next((handler for handler in known if isinstance(handler, handler_cls)), None)
-        if same is not None:
-            registry.add(item, args, same)
-            return same
-        undecided = self._item_names_without_registered_handlers
-        if known or (undecided is not None and item not in undecided):
-            raise ValueError(
-                f'Item "{item}" and args of {type(args).__name__} '
-                f"does not match with any registered handler: {self._told(item)}"
-            )
-        self._register(item, handler_cls())
-        return self._get_or_set_handler(item, args)
-
-    def _told(self, item: str) -> str:
-        entries = self._handler_registry.get_all_entries()
-        takes = [args.__name__ for name, args in entries if name == item]
-        if takes:
-            return f"the item takes {', '.join(takes)}"
-        names = sorted({str(name) for name, _ in entries})
-        return f"there are handlers for {', '.join(names) or 'no item'}"
-
-    @contextlib.contextmanager
-    def _nothing_learned_from_failure(self) -> Iterator[None]:
-        """A call that fails must not decide which handler an item has from then on."""
-        entries = self._handler_registry.get_all_entries()
-        before, names = dict(entries), self._item_names_without_registered_handlers
-        names = None if names is None else set(names)
-        try:
-            yield
-        except BaseException:
-            mine = {id(handler) for handler in before.values()}
-            for handler in {id(one): one for one in entries.values()}.values():
-                if id(handler) not in mine:
-                    with contextlib.suppress(Exception):
-                        handler.close()
-            entries.clear()
-            entries.update(before)
-            self._item_names_without_registered_handlers = names
-            raise
+    def _get_or_set_handler(self, item_name: str, args: CheckpointArgs | None) -> CheckpointHandler:
+        return self._handlers.get_or_set(item_name, args)
 
     # --- saving
 
@@ -178,7 +113,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         Raises `TypeError` or `ValueError` for args that no handler takes.
         """
         items = _checked(args)
-        with self._nothing_learned_from_failure():
+        with self._handlers.nothing_learned_from_failure():
             handlers = {name: self._get_or_set_handler(name, items[name]) for name in sorted(items)}
             await self._make_dirs(directory, handlers)
             self._saved = handlers
@@ -192,7 +127,8 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             futures = [future for result in good for future in flat_futures(result)]
             if failures:
                 _let_end(futures)
-                self._abandon()
+                _abandon(self._current_temporary_paths)
+                self._current_temporary_paths = {}
                 raise failures[0]
         return futures
 
@@ -222,12 +158,6 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             path.durable, path.replace = False, True
         return path
 
-    def _abandon(self) -> None:
-        for path in self._current_temporary_paths.values():
-            if isinstance(path, atomicity.EnginePath):
-                path.abandon()
-        self._current_temporary_paths = {}
-
     def finalize(self, directory: epath.Path) -> None:
         """Finish the items of the last save, and give them their names.
 
@@ -236,7 +166,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         if not self._current_temporary_paths:
             raise ValueError("finalize() called before any items were saved.")
         for name, path in self._current_temporary_paths.items():
-            handler = self._saved.get(name) or next(iter(self._handlers_of(name)), None)
+            handler = self._saved.get(name) or next(iter(self._handlers.handlers_of(name)), None)
             if handler is not None:
                 handler.finalize(path.get())
             path.finalize()
@@ -258,7 +188,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
         existing = _existing(directory)
         wanted: dict[str, CheckpointArgs | None]
         if args is None or not len(args):
-            wanted = {name: self._default_restore_args(name) for name in existing}
+            wanted = {name: self._handlers.default_restore_args(name) for name in existing}
         else:
             wanted = _checked(args)
             for name in wanted:
@@ -267,7 +197,7 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
                         f'Item "{name}" was not found in the checkpoint. '
                         f"Available items: {existing}"
                     )
-        with self._nothing_learned_from_failure():
+        with self._handlers.nothing_learned_from_failure():
             return CompositeResults(
                 **{
                     name: self._restore_item(directory, name, wanted[name])
@@ -277,50 +207,17 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
 
     def _restore_item(self, directory: epath.Path, name: str, args: CheckpointArgs | None) -> Any:
         handler = self._get_or_set_handler(name, args)
-        given = args if args is not None else self._default_restore_args(name)
+        if args is None:
+            args = self._handlers.default_restore_args(name)
+            handler = self._get_or_set_handler(name, args)
         check_files(directory, name)
-        return handler.restore(epath.Path(directory) / name, args=given)
-
-    def _default_restore_args(self, name: str) -> CheckpointArgs:
-        known = self._handlers_of(name)
-        if not known and name in (self._item_names_without_registered_handlers or ()):
-            raise ValueError(
-                f"Item {name!r} has an undetermined `CheckpointHandler` "
-                "when restoring: say with which args"
-            )
-        if not known:
-            raise KeyError(
-                f'Item "{name}" was found in the checkpoint, but could not be restored: give a '
-                f"`CheckpointHandlerRegistry`, or args for it"
-            )
-        candidates = self._restore_args_types(name, known[0])
-        for args_cls in candidates:
-            with contextlib.suppress(TypeError):
-                return args_cls()
-        raise ValueError(
-            f"item {name!r} needs restore args: of "
-            f"{', '.join(one.__name__ for one in candidates) or 'its args types'} "
-            "none is default-constructible"
-        )
-
-    def _restore_args_types(
-        self, name: str, handler: CheckpointHandler
-    ) -> list[type[CheckpointArgs]]:
-        """What can restore an item, the likeliest first: what its entries say counts before what
-        is registered globally.
-        """
-        entries = [args for item, args in self._handler_registry.get_all_entries() if item == name]
-        found = [args for args in entries if args in _registry.RESTORE_HANDLERS]
-        if has_registered_args(handler):
-            found.append(get_registered_args_cls(handler)[1])
-        found += [args for args in entries if args not in _registry.SAVE_HANDLERS]
-        return list(dict.fromkeys(found))
+        return handler.restore(epath.Path(directory) / name, args=args)
 
     def metadata(self, directory: epath.Path) -> "CompositeResults":
         """What is known of each item; None where its handler is not known."""
         found: dict[str, Any] = {}
         for name in _existing(directory):
-            known = self._handlers_of(name)
+            known = self._handlers.handlers_of(name)
             if not known:
                 _LOG.info("metadata of an item without a handler item=%s", name)
             found[name] = known[0].metadata(epath.Path(directory) / name) if known else None
@@ -352,6 +249,12 @@ async def _begin(handler: CheckpointHandler, place: epath.Path, args: Any) -> An
         return await handler.async_save(place, args=args)
     handler.save(place, args=args)
     return None
+
+
+def _abandon(paths: Mapping[str, atomicity.TemporaryPath]) -> None:
+    for path in paths.values():
+        if isinstance(path, atomicity.EnginePath):
+            path.abandon()
 
 
 def _let_end(futures: Sequence[Future]) -> None:
