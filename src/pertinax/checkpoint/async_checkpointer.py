@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import jax
 
 from pertinax._core.pending import Pending
-from pertinax.checkpoint import _registry
 from pertinax.checkpoint._adapt.calls import save_args_of
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.publish import Place, abandon, choose_place, publish
@@ -24,6 +23,7 @@ from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import flat_futures
+from pertinax.checkpoint.multihost import counters
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path.atomicity import TemporaryPath
 from pertinax.typing import PathLike
@@ -88,7 +88,7 @@ class AsyncCheckpointer(Checkpointer):
         self._background = Meeting(
             self._multiprocessing_options,
             barrier=self._async_options.barrier_sync_fn,
-            prefix=str(next(_registry.CHECKPOINTER_NUMBERS)),
+            prefix=counters.async_save_counter(),
         )
         self._pending: Pending | None = None
 
@@ -107,7 +107,7 @@ class AsyncCheckpointer(Checkpointer):
         given = save_args_of(self._handler, args, kwargs)
         path, result = run_coroutine(self._start(place, given))
         futures = list(flat_futures(result))
-        number = next(_registry.OPERATION_NUMBERS)
+        number = counters.async_save_counter()
         self._pending = Pending(
             place.final,
             lambda _: self._finish(path, place, futures, begun_ns, number),
@@ -131,7 +131,7 @@ class AsyncCheckpointer(Checkpointer):
         place: Place,
         futures: Sequence[Future],
         begun_ns: int,
-        number: int,
+        number: str,
     ) -> None:
         """The background part.
 
@@ -160,8 +160,8 @@ class AsyncCheckpointer(Checkpointer):
             callback()
         publish(path, place, self._handler, begun_ns=begun_ns)
 
-    def _meet(self, point: str, place: Place, number: int) -> None:
-        self._background.gather(f"{point}.{place.name}.{number}", timeout_s=self._timeout_secs)
+    def _meet(self, point: str, place: Place, number: str) -> None:
+        self._background.gather(point, f"{place.name}.{number}", timeout_s=self._timeout_secs)
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Wait for the save in the background, then restore.

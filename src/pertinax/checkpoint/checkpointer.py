@@ -122,11 +122,11 @@ class Checkpointer(AbstractCheckpointer):
         path = run_coroutine(self._begin(place))
         try:
             self._handler.save(path.get(), args=given)
-            self._meeting.gather(f"Checkpointer:save.{place.name}")
+            self._meeting.gather("Checkpointer:save", place.name)
             if self._meeting.is_primary:
                 self._handler.finalize(path.get())
                 publish(path, place, self._handler, begun_ns=begun_ns)
-            self._meeting.gather(f"Checkpointer:finalize.{place.name}")
+            self._meeting.gather("Checkpointer:finalize", place.name)
         except BaseException:
             abandon(path)
             raise
@@ -143,7 +143,7 @@ class Checkpointer(AbstractCheckpointer):
         if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
             check_files(found)
         restored = self._handler.restore(found, args=given)
-        self._meeting.gather(f"Checkpointer:restore.{found.name}")
+        self._meeting.gather("Checkpointer:restore", found.name)
         return restored
 
     def metadata(self, directory: PathLike) -> Any | None:

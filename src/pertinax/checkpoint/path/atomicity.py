@@ -21,9 +21,10 @@ from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._store.draft import Draft, make_dirs, open_draft
 from pertinax._store.leftovers import hidden_name, parent_of, remove_tree
 from pertinax._store.local import sync_file
-from pertinax.checkpoint import _registry
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.step_notes import StepNotes
+from pertinax.checkpoint.multihost import counters
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import step as step_lib
 from pertinax.errors import CheckpointExists
@@ -31,7 +32,6 @@ from pertinax.errors import CheckpointExists
 _LOG: Final = logging.getLogger(__name__)
 
 TMP_DIR_SUFFIX: Final = step_lib.TMP_DIR_SUFFIX
-_DIRECTORY_TIMEOUT_S: Final = 360.0
 
 Finish = Callable[[Draft], None]
 """Done to a directory between the last byte of its items and its commit."""
@@ -284,10 +284,11 @@ async def create_all(
     began_s = time.monotonic()
     meeting = Meeting(multiprocessing_options)
     names = ",".join(path.get_final().name for path in paths)
-    number = next(_registry.DIRECTORY_NUMBERS)
-    meeting.gather(f"create_tmp_directory:pre.{names}.{number}", timeout_s=_DIRECTORY_TIMEOUT_S)
+    suffix = f"{names}.{counters.tmp_directory_counter()}"
+    timeout_s = multihost.DIRECTORY_CREATION_TIMEOUT
+    meeting.gather("create_tmp_directory:pre", suffix, timeout_s=timeout_s)
     await asyncio.gather(*(path.create() for path in paths))
-    meeting.gather(f"create_tmp_directory:post.{names}.{number}", timeout_s=_DIRECTORY_TIMEOUT_S)
+    meeting.gather("create_tmp_directory:post", suffix, timeout_s=timeout_s)
     jax.monitoring.record_event_duration_secs(
         "/jax/orbax/write/directory_creation_secs", time.monotonic() - began_s
     )
@@ -306,9 +307,9 @@ def _get_tmp_directory(final_path: epath.Path) -> epath.Path:
 
     Several processes must find the same name without asking: they count.
     """
-    if jax.process_count() == 1:
+    if multihost.should_skip_process_sync():
         return epath.Path(hidden_name(str(final_path)))
-    number = next(_registry.DIRECTORY_NUMBERS)
+    number = counters.tmp_directory_counter()
     return final_path.parent / f"{final_path.name}{TMP_DIR_SUFFIX}{number}"
 
 
