@@ -19,6 +19,7 @@ from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
 from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, ordinal_of
+from pertinax._plan.flat import flat_box, flat_range
 from pertinax._store.contract import Store
 from pertinax._store.workers import Workers
 from pertinax.errors import CorruptCheckpoint
@@ -70,7 +71,9 @@ class Fetcher:
         owners = {row: job.request.leaf for job in jobs for row, _ in job.chunks}
         stored = self._bytes.load(sorted(owners))
         encoded = [
-            row for row, leaf in owners.items() if self._manifest.leaves[leaf].codec != "raw"
+            row
+            for row, leaf in owners.items()
+            if self._manifest.leaves[leaf].codec not in ("raw", "flat")
         ]
         if encoded:
             decoded = self._workers.map(
@@ -90,6 +93,8 @@ class Fetcher:
         if leaf.codec in ("tensorstore", "none"):
             return []
         first, end = self._first_row[request.leaf : request.leaf + 2]
+        if leaf.codec == "flat":
+            return self._flat_chunks(request.box, leaf, range(first, end))
         if leaf.chunk_shape == leaf.shape and end > first:
             # All of the only chunk, as in most requests: `_assemble` knows it by the same box.
             return [
@@ -104,6 +109,18 @@ class Fetcher:
         ordinals = self._manifest.chunks.ordinal[first:end].tolist()
         rows = {ordinal: first + i for i, ordinal in enumerate(ordinals)}
         return [(rows[ordinal], box) for ordinal, box in boxes if ordinal in rows]
+
+    def _flat_chunks(self, box: Box, leaf: StoredLeaf, rows: range) -> list[tuple[int, Box]]:
+        """The runs of elements that a box needs some of."""
+        itemsize = numpy_dtype(leaf.storage_dtype).itemsize
+        counts = self._manifest.chunks.length[rows.start : rows.stop] // itemsize
+        ends = np.cumsum(counts).tolist()
+        start, stop = flat_range(box, leaf.shape)
+        return [
+            (row, Box((end - count,), (end,)))
+            for row, end, count in zip(rows, ends, counts.tolist(), strict=True)
+            if end > start and end - count < stop
+        ]
 
     def _decode(self, row: int, leaf_position: int, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The raw elements of an encoded chunk."""
@@ -125,6 +142,8 @@ class Fetcher:
             return self._elements(chunks[0][0], leaf, dtype, stored)
         if leaf.codec == "tensorstore":
             return self._from_tensorstore(leaf, box)
+        if leaf.codec == "flat":
+            return flat_box(box, leaf.shape, [(b, stored[r].view(dtype)) for r, b in chunks])
         if len(chunks) == 1 and chunks[0][1].contains(box):
             array = self._elements(chunks[0][0], leaf, dtype, stored)
             part = array[(*box.relative_to(chunks[0][1].start).slices, ...)]  # `...` keeps rank 0

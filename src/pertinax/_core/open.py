@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pertinax._core.places import locate
 from pertinax._formats.crc import file_crc
-from pertinax._formats.detect import Detected, detect
+from pertinax._formats.detect import AGGREGATE_FILE, Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._store.contract import Store
@@ -187,12 +187,20 @@ def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  #
     return Opened(store, path, directory, read_foreign(store, directory))
 
 
-def read_foreign(store: Store, directory: str) -> Manifest:
-    """The manifest of an item that Orbax wrote."""
+def read_foreign(
+    store: Store,
+    directory: str,
+    *,
+    aggregate_file: str = AGGREGATE_FILE,
+    by_directories: bool = False,
+) -> Manifest:
+    """The manifest of an item that Orbax wrote; the options are those of `read_orbax_item`."""
     # Its readers are a fifth of the library: they are loaded when the first such item is met.
     from pertinax._formats.orbax import read_orbax_item
 
-    return read_orbax_item(store, directory)
+    return read_orbax_item(
+        store, directory, aggregate_file=aggregate_file, by_directories=by_directories
+    )
 
 
 def read_file(store: Store, directory: str, name: str) -> bytes:

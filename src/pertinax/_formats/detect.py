@@ -19,6 +19,12 @@ DetectedKind = Literal["pertinax", "orbax", "step", "unfinished", "missing", "ot
 ItemKind = Literal["pertinax", "orbax", "other"]
 _TAIL_BYTES = 64
 _HEAD_BYTES = 1 << 12
+_SAMPLE = 5
+_ARRAY_FILES = (".zarray", "zarr.json")
+AGGREGATE_FILE = "checkpoint"
+"""The one file in which old releases kept the tree, and the values of small leaves."""
+_CONTAINER_HEADS = frozenset({0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)})
+"""Of MessagePack: extensions (a tuple, an array), long lists and long maps."""
 
 
 @final
@@ -68,6 +74,8 @@ def _item_kind(store: Store, path: str, entries: list[Entry]) -> ItemKind:
     # step's own files.
     if LEDGER_FILE in files and not _is_of_step(store, f"{path}/{LEDGER_FILE}"):
         return "pertinax"
+    if AGGREGATE_FILE in files and _is_aggregate(store, f"{path}/{AGGREGATE_FILE}"):
+        return "orbax"
     return "other"
 
 
@@ -76,6 +84,15 @@ def _is_of_step(store: Store, file: str) -> bool:
     with store.open(file) as reader:
         head = reader.read(0, min(_HEAD_BYTES, reader.length))
     return b'"items":[' in head.partition(b'"container":')[0]
+
+
+def _is_aggregate(store: Store, file: str) -> bool:
+    """Whether a file may be a tree as old releases wrote it, by the head of its root: a map, a
+    list or a tuple. Files of other programs have the same name, with text in them.
+    """
+    with store.open(file) as reader:
+        head = reader.read(0, min(1, reader.length))
+    return bool(head) and (0x80 <= head[0] < 0xA0 or head[0] in _CONTAINER_HEADS)
 
 
 def _is_marked(store: Store, file: str) -> bool:
@@ -108,7 +125,12 @@ def _step_or_other(store: Store, path: str, entries: list[Entry]) -> Detected:
     if found:
         listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
         return Detected("other", reason=f"holds checkpoints ({listed}): load {path}/{found[0]}")
-    return Detected("other", reason=_other_hint(names))
+    arrays = [
+        name
+        for name in below[:_SAMPLE]
+        if any(store.stat(f"{path}/{name}/{key}") is not None for key in _ARRAY_FILES)
+    ]
+    return Detected("other", reason=_array_hint(arrays) if arrays else _other_hint(names))
 
 
 def _step_number(name: str) -> int | None:
@@ -129,16 +151,20 @@ def _root_hint(path: str, steps: list[str]) -> str:
     )
 
 
+def _array_hint(arrays: list[str]) -> str:
+    return (
+        f"has arrays ({', '.join(arrays)}) but no {TREE_FILE}, so nothing says what tree they make: "
+        "pertinax.checkpoint.PyTreeCheckpointHandler(use_ocdbt=False) makes one of their names"
+    )
+
+
 def _other_hint(names: set[str]) -> str:
     if not names:
         return "is an empty directory"
     unfinished = sorted(name for name in names if UNPUBLISHED_MARK in name)
     if unfinished:
         return f"holds only saves that were never published: {', '.join(unfinished[:3])}"
-    if "checkpoint" in names or ".zarray" in names or "zarr.json" in names:
-        return (
-            f"has no {TREE_FILE}: a bare array, or a checkpoint from before Orbax 0.3.2, "
-            "which cannot be read yet"
-        )
+    if names & set(_ARRAY_FILES):
+        return f"has no {TREE_FILE}: it is a bare array"
     shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
     return f"has neither {LEDGER_FILE} nor {TREE_FILE}, nor has a directory in it; it has {shown}"

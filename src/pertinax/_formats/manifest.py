@@ -5,6 +5,7 @@ a format writes that down (`ledger`, `metadata`, `zarr`, `ocdbt`) nor of live ar
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -25,12 +26,14 @@ then Python's own;
 `foreign` a value that only a type handler of the user can read (Orbax door).
 """
 
-Codec = Literal["raw", "zstd", "shard", "shard+zstd", "tensorstore", "none"]
+Codec = Literal["raw", "zstd", "shard", "shard+zstd", "flat", "tensorstore", "none"]
 """How a chunk's elements become stored bytes.
 
 `raw` C-order little-endian elements; `zstd` one zstd frame of them; `shard` a Zarr v3
 `sharding_indexed` chunk with one inner chunk of raw elements (then 16 bytes of index and a
 CRC-32C), `shard+zstd` the same with a zstd frame inside;
+`flat` raw elements as well, but chunks are runs of the array's elements in C order, all but the
+last of equal length;
 `tensorstore` only TensorStore can tell; `none` the leaf has no chunks (its value is in
 `Manifest.values`).
 """
@@ -126,6 +129,8 @@ class Manifest:
         container: `ocdbt` or `directory`.
         files: every other file that a ledger vouches for.
         inline: the bytes of `INLINE_FILE`.
+        aggregated: positions of leaves that an old release kept in one file with each other.
+        typed: whether the files say what the leaves were; if not, all arrays count as numpy's.
         facts: what else is known, for `describe` (writer, times, save id).
     """
 
@@ -139,6 +144,8 @@ class Manifest:
     files: tuple[FileRecord, ...] = ()
     inline: bytes = b""
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    aggregated: AbstractSet[int] = frozenset()
+    typed: bool = True
 
     @property
     def verified(self) -> bool:

@@ -9,14 +9,23 @@ here is checked against a checksum, for Orbax keeps none; but what contradicts i
 import contextlib
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import numpy as np
 
+from pertinax._formats.aggregate import (
+    decode_aggregate,
+    kept_values,
+    packed_leaf,
+    tree_of,
+    tree_of_names,
+    with_values,
+)
+from pertinax._formats.detect import AGGREGATE_FILE
 from pertinax._formats.directory.names import is_inside
-from pertinax._formats.directory.reader import read_keys
+from pertinax._formats.directory.reader import find_arrays, has_zarr3, read_keys
 from pertinax._formats.manifest import (
     INLINE_FILE,
     ChunkTable,
@@ -56,21 +65,19 @@ _MAX_METADATA_BYTES = 1 << 24
 _DEEPEST_CHUNK = 65  # the directories `c/<i>/<j>/...` of an array of the highest rank
 
 
-def read_orbax_item(store: Store, item: str) -> Manifest:
+def read_orbax_item(
+    store: Store, item: str, *, aggregate_file: str = AGGREGATE_FILE, by_directories: bool = False
+) -> Manifest:
     """What the item directory `item` contains, by Orbax's own account.
 
-    Raises `CheckpointNotFound`, `NotACheckpoint` when it is no PyTree item, `CorruptCheckpoint`
-    when its files contradict each other or their formats.
+    Old releases kept values, and before 0.3.2 the tree itself, in `aggregate_file`. Where nothing
+    says what the tree is, `by_directories` makes one of the directories' names. Raises
+    `CheckpointNotFound`, `NotACheckpoint` when it is no PyTree item, `CorruptCheckpoint` when its
+    files contradict each other or their formats.
     """
     files = _Files(store, item)
     with files:
-        if TREE_FILE not in files.names:
-            hint = f"{item} has no {TREE_FILE}; items from before Orbax 0.3.2 cannot be read"
-            raise NotACheckpoint(hint)
-        tree = decode_tree(files.read(TREE_FILE))
-        if tree.aggregated:
-            first = f"{tree.aggregated[0]} and {len(tree.aggregated) - 1} more"
-            raise NotACheckpoint(f"{item} keeps leaves in a msgpack file, not read yet: {first}")
+        tree = _read_tree(files, aggregate_file, by_directories=by_directories)
         keys = _find_keys(files, tree)
         table = _Rows()
         leaves = _Leaves(files, tree, keys, table).build()
@@ -78,7 +85,7 @@ def read_orbax_item(store: Store, item: str) -> Manifest:
         facts: dict[str, Any] = {}
         if tree.custom is not None:
             facts["custom_metadata"] = tree.custom
-        values = _strings(files, tree)
+        values = _strings(files, tree) | kept_values(tree.entries)
         return Manifest(
             source="orbax",
             root=tree.root,
@@ -89,7 +96,29 @@ def read_orbax_item(store: Store, item: str) -> Manifest:
             container=keys.container,
             inline=inline,
             facts=facts,
+            aggregated=frozenset(i for i, entry in enumerate(tree.entries) if entry.aggregated),
+            typed=tree.typed,
         )
+
+
+def _read_tree(files: "_Files", aggregate_file: str, *, by_directories: bool) -> TreeMetadata:
+    if TREE_FILE in files.names:
+        tree = decode_tree(files.read(TREE_FILE))
+        if not any(entry.aggregated for entry in tree.entries):
+            return tree
+        if aggregate_file not in files.names:
+            raise CorruptCheckpoint("missing, with values of leaves in it", file=aggregate_file)
+        return with_values(tree, decode_aggregate(files.reader(aggregate_file), aggregate_file))
+    if aggregate_file in files.names:
+        tree = tree_of(decode_aggregate(files.reader(aggregate_file), aggregate_file))
+    else:
+        names = list(find_arrays(files.store, files.item)) if by_directories else []
+        if not names:
+            raise NotACheckpoint(f"{files.item} has neither {TREE_FILE} nor {aggregate_file}")
+        tree = tree_of_names(names)
+    stored = (entry.name for entry in tree.entries if not entry.aggregated)
+    zarr3 = MANIFEST_FILE not in files.names and has_zarr3(files.store, files.item, stored)
+    return replace(tree, use_zarr3=zarr3)
 
 
 def _driver(tree: TreeMetadata) -> Driver:
@@ -163,7 +192,11 @@ class _Keys:
 
 def _find_keys(files: _Files, tree: TreeMetadata) -> _Keys:
     driver = _driver(tree)
-    arrays = [entry.name for entry in tree.entries if entry.value_type != "string"]
+    arrays = [
+        entry.name
+        for entry in tree.entries
+        if entry.value_type != "string" and not entry.aggregated
+    ]
     if MANIFEST_FILE in files.names:
         try:
             database = read_database(files.read)
@@ -183,7 +216,11 @@ def _find_keys(files: _Files, tree: TreeMetadata) -> _Keys:
 
 
 def _strings(files: _Files, tree: TreeMetadata) -> dict[int, str]:
-    places = {i: entry.name for i, entry in enumerate(tree.entries) if entry.value_type == "string"}
+    places = {
+        i: entry.name
+        for i, entry in enumerate(tree.entries)
+        if entry.value_type == "string" and not entry.aggregated
+    }
     if not places:
         return {}
     if STRINGS_FILE not in files.names:
@@ -211,6 +248,10 @@ class _Leaves:
         return tuple([self._leaf(i, entry) for i, entry in enumerate(self._tree.entries)])
 
     def _leaf(self, position: int, entry: TreeEntry) -> StoredLeaf:
+        if entry.aggregated:
+            leaf, located = packed_leaf(entry)
+            self._rows.add(position, leaf, located)
+            return leaf
         if entry.value_type == "string":
             return StoredLeaf(entry.path, entry.name, "str", codec="none")
         described = self._array(entry)
@@ -236,7 +277,8 @@ class _Leaves:
             typestr=entry.value_type if kind == "foreign" else None,
         )
         if leaf.codec != "tensorstore":
-            self._rows.add(position, leaf, array, self._located(leaf, array))
+            expected = stored_length(array.codec, array.chunk_bytes)
+            self._rows.add(position, leaf, self._located(leaf, array), expected)
         return leaf
 
     def _array(self, entry: TreeEntry) -> tuple[ArrayMetadata, str] | None:
@@ -325,10 +367,9 @@ class _Rows:
         self,
         position: int,
         leaf: StoredLeaf,
-        array: ArrayMetadata,
-        located: list[tuple[int, Value]],
+        located: Sequence[tuple[int, Value]],
+        expected: int | None = None,
     ) -> None:
-        expected = stored_length(array.codec, array.chunk_bytes)
         for ordinal, value in located:
             place = self._inline(value) if isinstance(value, bytes) else value
             if expected is not None and place.length != expected:

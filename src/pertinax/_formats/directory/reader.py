@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from pertinax._formats.directory.names import is_inside
 from pertinax._formats.ocdbt import Reference
+from pertinax._formats.zarr.array import METADATA_KEY
 from pertinax._store.contract import Store
 from pertinax.errors import CorruptCheckpoint
 
@@ -31,6 +32,29 @@ def read_keys(
                 if stat is not None and not stat.is_dir:
                     found[key] = Reference(key, 0, stat.length)
     return found
+
+
+def find_arrays(store: Store, item: str, below: str = "") -> Iterator[str]:
+    """Names of all directories in the item, at any depth, that hold the metadata of an array."""
+    for entry in store.list_dir(f"{item}/{below}" if below else item):
+        if not entry.is_dir:
+            if below and entry.name in METADATA_KEY.values():
+                yield below
+        elif below or not _is_of_item(entry.name):
+            yield from find_arrays(store, item, f"{below}/{entry.name}" if below else entry.name)
+
+
+def _is_of_item(name: str) -> bool:
+    return name in ("d", "array_metadatas") or name.startswith(("ocdbt.process_", "."))
+
+
+def has_zarr3(store: Store, item: str, names: Iterable[str]) -> bool:
+    """Whether the first of these leaves that has a directory is an array of Zarr v3."""
+    for name in names:
+        for driver, key in METADATA_KEY.items():
+            if is_inside(name) and store.stat(f"{item}/{name}/{key}") is not None:
+                return driver == "zarr3"
+    return False
 
 
 def _is_key(suffix: str, metadata_key: str) -> bool:

@@ -6,7 +6,7 @@ arrays or files.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, NamedTuple, cast
 
@@ -42,20 +42,26 @@ class ValueEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """One entry as read: a leaf or an empty container. `name` is its parameter name."""
+    """One leaf as read. `name` is its parameter name.
+
+    Of an `aggregated` one an old release kept the `value` in another file, together with those of
+    other leaves.
+    """
 
     path: Path
     name: str
     value_type: str
+    aggregated: bool = False
+    value: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class TreeMetadata:
     """All that `_METADATA` says.
 
-    `entries` has the leaves in the order of `root`. `aggregated` names leaves that an old release
-    kept in another file. `marked` is whether Pertinax wrote it. `every_chunk`: also chunks that
-    equal the fill value were written, so that a missing one is lost.
+    `entries` has the leaves in the order of `root`. `marked` is whether Pertinax wrote it.
+    `every_chunk`: also chunks that equal the fill value were written, so that a missing one is
+    lost. `typed` is whether the types of leaves are known, or but guessed at.
     """
 
     root: Node
@@ -64,8 +70,8 @@ class TreeMetadata:
     use_ocdbt: bool | None = None
     marked: bool = False
     custom: Any = None
-    aggregated: tuple[str, ...] = field(default=())
     every_chunk: bool = False
+    typed: bool = True
 
 
 def empty_of(value_type: str) -> Node | None:
@@ -138,7 +144,6 @@ def decode_tree(data: bytes, file: str = TREE_FILE) -> TreeMetadata:
         use_ocdbt=None if use_ocdbt.value is None else use_ocdbt.flag(default=True),
         marked=top.field(PERTINAX_MARK).value is not None,
         custom=top.field("custom_metadata").value,
-        aggregated=tuple(builder.aggregated),
         every_chunk=top.field(_EVERY_CHUNK).value is True,
     )
 
@@ -157,7 +162,7 @@ def _add_entry(builder: "_Builder", text: str, entry: Json) -> None:
     value = entry.field("value_metadata")
     value_type = value.field("value_type").text()
     if value.field("skip_deserialize").flag(default=False) and value_type not in _EMPTY:
-        builder.aggregated.append(text)
+        value_type = _Aggregated(value_type)
     builder.add(keys, value_type, entry)
 
 
@@ -177,12 +182,17 @@ def _plain_entry(value: Any) -> tuple[list[tuple[str, KeyType]], str] | None:
     return keys, value_type
 
 
+class _Aggregated(str):
+    """The type of a leaf whose value is in another file."""
+
+    __slots__ = ()
+
+
 class _Builder:
     """Grows a tree of dicts from entries, then turns it into a skeleton."""
 
     def __init__(self) -> None:
         self.root: _Branch | str | None = None
-        self.aggregated: list[str] = []
 
     def add(self, keys: Sequence[tuple[str, KeyType]], value_type: str, entry: Json) -> None:
         if not keys:
@@ -228,7 +238,7 @@ def _build(
     if isinstance(item, str):
         if item in _EMPTY:
             return _EMPTY[item]
-        entries.append(TreeEntry(path, name, item))
+        entries.append(TreeEntry(path, name, item, isinstance(item, _Aggregated)))
         return LEAF
     below = list(item.below.items())
     key_kind: Literal["index", "key"] = "key"
