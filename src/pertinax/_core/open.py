@@ -175,7 +175,14 @@ def _choose(found: Found, item: str | None) -> str:
     raise InvalidOption(f"{found.path} has several trees: say which with item=: {', '.join(trees)}")
 
 
-def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  # noqa: FBT001 - said by `detect`
+def open_item(
+    store: Store,
+    path: str,
+    directory: str,
+    ours: bool,  # noqa: FBT001 - said by `detect`
+    *,
+    aggregate_file: str = AGGREGATE_FILE,
+) -> Opened:
     """Open the item in `directory`; `ours`: it has a ledger to check its bytes with."""
     if ours:
         manifest = decode_ledger(read_file(store, directory, LEDGER_FILE))
@@ -184,7 +191,8 @@ def open_item(store: Store, path: str, directory: str, ours: bool) -> Opened:  #
                 "the ledger of a step stands where that of an item should", file=LEDGER_FILE
             )
         return Opened(store, path, directory, manifest)
-    return Opened(store, path, directory, read_foreign(store, directory))
+    manifest = read_foreign(store, directory, aggregate_file=aggregate_file)
+    return Opened(store, path, directory, manifest)
 
 
 def read_foreign(

@@ -23,6 +23,7 @@ from pertinax.checkpoint import multihost as multihost
 from pertinax.checkpoint import options as options
 from pertinax.checkpoint import path as path
 from pertinax.checkpoint import serialization as serialization
+from pertinax.checkpoint import transform_utils as transform_utils
 from pertinax.checkpoint import tree as tree
 from pertinax.checkpoint import type_handlers as type_handlers
 from pertinax.checkpoint import utils as utils
@@ -52,6 +53,10 @@ from pertinax.checkpoint.options import AsyncOptions as AsyncOptions
 from pertinax.checkpoint.path import step as step
 from pertinax.checkpoint.pytree_checkpointer import PyTreeCheckpointer as PyTreeCheckpointer
 from pertinax.checkpoint.standard_checkpointer import StandardCheckpointer as StandardCheckpointer
+from pertinax.checkpoint.transform_utils import RestoreTransform as RestoreTransform
+from pertinax.checkpoint.transform_utils import Transform as Transform
+from pertinax.checkpoint.transform_utils import apply_transformations as apply_transformations
+from pertinax.checkpoint.transform_utils import merge_trees as merge_trees
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs as ArrayRestoreArgs
 from pertinax.checkpoint.type_handlers import RestoreArgs as RestoreArgs
 from pertinax.checkpoint.type_handlers import SaveArgs as SaveArgs

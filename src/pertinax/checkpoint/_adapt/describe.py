@@ -9,7 +9,9 @@ from etils import epath
 
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
-from pertinax.checkpoint._adapt.stored import open_tree
+from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
+from pertinax.checkpoint._adapt.stored import StoredTree, open_tree
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata, from_serialized_string
 from pertinax.checkpoint.metadata.value import (
     ArrayMetadata,
@@ -18,27 +20,45 @@ from pertinax.checkpoint.metadata.value import (
     StorageMetadata,
     StringMetadata,
 )
+from pertinax.errors import CheckpointNotFound
 from pertinax.typing import PathLike
 
 _ARRAYS = ("jax", "key", "numpy", "bytes")
 
 
-def describe_tree(directory: PathLike) -> Any:
+def describe_tree(directory: PathLike, old: OldLayout = DEFAULT_LAYOUT) -> Any:
     """Dicts and lists with the metadata of each leaf; empty containers stand for themselves.
 
     Raises `FileNotFoundError` if there is no tree.
     """
-    stored = open_tree(directory)
-    place = epath.Path(directory)
-    return stored.nest([_describe(leaf, place) for leaf in stored.leaves])
+    stored = _open(directory, old)
+    return stored.nest(describe_all(stored, epath.Path(directory)))
+
+
+def _open(directory: PathLike, old: OldLayout = DEFAULT_LAYOUT) -> StoredTree:
+    stored = open_tree(directory, old)
+    if not stored.opened.manifest.typed:
+        raise CheckpointNotFound(
+            2, f"Metadata file (named {TREE_FILE}) does not exist", str(directory)
+        )
+    return stored
+
+
+def describe_all(stored: StoredTree, place: epath.Path) -> list[Metadata]:
+    """The metadata of every leaf; of values that an old release kept elsewhere, but the name."""
+    aggregated = stored.opened.manifest.aggregated
+    return [
+        Metadata(leaf.name, place) if i in aggregated else _describe(leaf, place)
+        for i, leaf in enumerate(stored.leaves)
+    ]
 
 
 def describe_leaves(directory: PathLike) -> dict[tuple[str, ...], Metadata]:
     """The metadata of each leaf under its keys as text. Raises as `describe_tree`."""
-    stored = open_tree(directory)
-    place = epath.Path(directory)
+    stored = _open(directory)
+    every = describe_all(stored, epath.Path(directory))
     return {
-        name.keys: _describe(stored.leaves[slot], place)
+        name.keys: every[slot]
         for name, slot in zip(stored.names, stored.slots, strict=True)
         if slot is not None
     }

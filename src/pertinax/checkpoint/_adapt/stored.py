@@ -33,8 +33,16 @@ from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
+from pertinax.checkpoint._adapt.old_values import (
+    DEFAULT_LAYOUT,
+    OldLayout,
+    is_old,
+    open_old,
+    want_aggregated,
+    want_untyped,
+)
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
-from pertinax.checkpoint._adapt.wishes import Translator
+from pertinax.checkpoint._adapt.wishes import Translator, Wanted
 from pertinax.checkpoint.type_handlers import RestoreArgs
 from pertinax.errors import CheckpointNotFound, Misfit, RestoreMismatch
 from pertinax.typing import PathLike
@@ -76,7 +84,7 @@ class StoredTree:
         Raises `RestoreMismatch` with all that cannot be.
         """
         translator = Translator()
-        wishes = [translator.want(self.leaves[leaf], args) for leaf, args in wanted]
+        wishes = [self._want(translator, leaf, args) for leaf, args in wanted]
         if translator.misfits:
             raise RestoreMismatch(self.opened.path, translator.misfits, len(self.leaves))
         orders = [Order(leaf, want.wish) for (leaf, _), want in zip(wanted, wishes, strict=True)]
@@ -88,8 +96,19 @@ class StoredTree:
         ]
 
 
-def open_tree(directory: PathLike, *, budget_bytes: int | None = None) -> StoredTree:
-    """Open the item in `directory`, finished or not.
+    def _want(self, translator: Translator, leaf: int, args: RestoreArgs) -> Wanted:
+        manifest = self.opened.manifest
+        if leaf in manifest.aggregated:
+            return want_aggregated(translator, self.leaves[leaf], args)
+        if not manifest.typed:
+            return want_untyped(translator, self.leaves[leaf], args)
+        return translator.want(self.leaves[leaf], args)
+
+
+def open_tree(
+    directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, *, budget_bytes: int | None = None
+) -> StoredTree:
+    """Open the item in `directory`, finished or not; `old` says what may stand for `_METADATA`.
 
     Raises `FileNotFoundError` if there is no tree in it, `CorruptCheckpoint` if it is not the one
     that was saved.
@@ -98,12 +117,16 @@ def open_tree(directory: PathLike, *, budget_bytes: int | None = None) -> Stored
     stat = store.stat(path)
     if stat is None:
         raise CheckpointNotFound(2, "no directory to restore from", path)
-    detected = detect_aside(store, path)
-    if detected.kind not in ("pertinax", "orbax"):
+    opened = None
+    if store.stat(f"{path}/{TREE_FILE}") is None:
+        opened = open_old(store, path, old)
+    else:
+        ours = detect_aside(store, path).kind == "pertinax"
+        opened = open_item(store, path, path, ours, aggregate_file=old.aggregate_file)
+    if opened is None:
         raise CheckpointNotFound(
             2, f"No structure could be identified, for there is no {TREE_FILE}", path
         )
-    opened = open_item(store, path, path, detected.kind == "pertinax")
     check_beside(store, path, LEDGER_FILE)
     return StoredTree(opened, budget_bytes)
 
@@ -131,12 +154,16 @@ def check_files(directory: PathLike, item: str | None = None) -> None:
 
 
 def restore_all(
-    directory: PathLike, restore_args: Any = None, *, budget_bytes: int | None = None
+    directory: PathLike,
+    restore_args: Any = None,
+    *,
+    budget_bytes: int | None = None,
+    old: OldLayout = DEFAULT_LAYOUT,
 ) -> Any:
     """The whole tree as dicts and lists; `restore_args` must be a tree like that, if given."""
 
     def read() -> Any:
-        return _restore_all(open_tree(directory, budget_bytes=budget_bytes), restore_args)
+        return _restore_all(open_tree(directory, old, budget_bytes=budget_bytes), restore_args)
 
     return read_settled(directory, None, read)
 
@@ -155,19 +182,39 @@ def restore_into(
     item: Any,
     restore_args: Any = None,
     *,
-    partial: bool = False,
     budget_bytes: int | None = None,
+    old: OldLayout = DEFAULT_LAYOUT,
 ) -> Any:
     """A tree like `item`; of its leaves nothing but their places counts.
 
-    With `partial`, leaves of `item` that are not stored stay as they are, and stored ones that it
-    lacks are left out. Otherwise the first difference in structure is an error: `RestoreMismatch`,
-    with all of them.
+    A difference in structure is `RestoreMismatch`, with all differences; but of a tree that an old
+    release wrote, `item` may be a part.
     """
     flat = flatten(item)
-    default = RestoreArgs()
-    args = [default] * len(flat.leaves) if restore_args is None else args_of(item, restore_args)
-    return restore_flat(directory, item, flat, args, partial=partial, budget_bytes=budget_bytes)
+
+    def read() -> Any:
+        stored = open_tree(directory, old, budget_bytes=budget_bytes)
+        default = RestoreArgs()
+        args = [default] * len(flat.leaves)
+        if restore_args is not None:
+            args = _args_for(stored, item, flat, restore_args)
+        return _restore_flat(stored, item, flat, args)
+
+    with collector_paused(len(flat.leaves)):
+        return read_settled(directory, None, read)
+
+
+def _args_for(stored: StoredTree, item: Any, flat: Flat, restore_args: Any) -> list[RestoreArgs]:
+    """The args for each leaf of `item`; for an old tree they may be a tree like the stored one."""
+    try:
+        return args_of(item, restore_args)
+    except ValueError:
+        if not is_old(stored.opened):
+            raise
+        every = args_of(stored.nest(list(range(len(stored.leaves)))), restore_args)
+    pairing = _Pairing(stored)
+    slots = [None if i is None else stored.slots[i] for i in map(pairing.take, flat.paths)]
+    return [RestoreArgs() if slot is None else every[slot] for slot in slots]
 
 
 def restore_flat(
@@ -176,29 +223,27 @@ def restore_flat(
     flat: Flat,
     args: Sequence[RestoreArgs],
     *,
-    partial: bool = False,
     budget_bytes: int | None = None,
 ) -> Any:
     """The same for an item that was taken apart already, with the args of each leaf."""
 
     def read() -> Any:
         stored = open_tree(directory, budget_bytes=budget_bytes)
-        return _restore_flat(stored, item, flat, args, partial)
+        return _restore_flat(stored, item, flat, args)
 
     with collector_paused(len(flat.leaves)):
         return read_settled(directory, None, read)
 
 
 def _restore_flat(
-    stored: StoredTree, item: Any, flat: Flat, args: Sequence[RestoreArgs], partial: bool
+    stored: StoredTree, item: Any, flat: Flat, args: Sequence[RestoreArgs]
 ) -> Any:
     pairing = _Pairing(stored)
     positions = [pairing.take(path) for path in flat.paths]
     for path, node in walk(flat.root):
         if node.kind != "leaf":
             pairing.take(path)
-    if not partial:
-        pairing.refuse_differences()
+    pairing.refuse_differences(part_will_do=is_old(stored.opened))
     out = list(flat.leaves)
     wanted: list[tuple[int, RestoreArgs]] = []
     places: list[int] = []
@@ -250,8 +295,10 @@ class _Pairing:
         self._absent.append(path)
         return None
 
-    def refuse_differences(self) -> None:
-        """Raise `RestoreMismatch` if some place is on one side only."""
+    def refuse_differences(self, *, part_will_do: bool) -> None:
+        """Raise `RestoreMismatch` if some place is on one side only; `part_will_do`: if the target
+        has one that is not stored.
+        """
         names = self._stored.names
         misfits = [
             Misfit(
@@ -270,7 +317,7 @@ class _Pairing:
                 "structure mismatch: the target must have it",
             )
             for i, name in enumerate(names)
-            if i not in self._taken
+            if i not in self._taken and not part_will_do
         ]
         if misfits:
             total = len(names) + len(self._absent)

@@ -97,7 +97,7 @@ class Translator:
         return wanted
 
     def _place(self, leaf: StoredLeaf, args: RestoreArgs) -> Sharding | None:
-        given = _given_sharding(args)
+        given = given_sharding(args)
         if given is not None or leaf.sharding is None:
             return given
         if leaf.sharding not in self._layouts:
@@ -122,7 +122,9 @@ def _to_python(value: Any) -> Any:
     return value.item()
 
 
-def _given_sharding(args: RestoreArgs) -> Sharding | None:
+def given_sharding(args: RestoreArgs) -> Sharding | None:
+    """The sharding that the args ask for, in whichever way. Raises `ValueError` for anything else.
+    """
     if not isinstance(args, ArrayRestoreArgs):
         return None
     if args.mesh is not None and args.mesh_axes is not None:

@@ -8,8 +8,13 @@ from typing import Any
 
 from etils import epath
 
-from pertinax.checkpoint._adapt.stored import restore_into
+from pertinax._formats.detect import AGGREGATE_FILE
+from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax.checkpoint._adapt.describe import describe_tree
+from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
+from pertinax.checkpoint._adapt.stored import restore_all, restore_into
 from pertinax.checkpoint._adapt.threads import run_coroutine
+from pertinax.checkpoint._adapt.transformed import restore_by_function, restore_transformed
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
@@ -39,6 +44,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
         type_handler_registry: Any = None,
         handler_impl: BasePyTreeCheckpointHandler | None = None,
     ) -> None:
+        self._old = OldLayout(aggregate_filename or AGGREGATE_FILE, by_directories=not use_ocdbt)
         self._handler_impl = handler_impl or BasePyTreeCheckpointHandler(
             save_concurrent_bytes=_bytes_of(save_concurrent_gb),
             restore_concurrent_bytes=_bytes_of(restore_concurrent_gb),
@@ -95,7 +101,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
 
         With `transforms={}` the item may be part of the tree; what it has beside that stays as it
         is. Raises `FileNotFoundError` if there is no tree, `ValueError` if it differs from the
-        item.
+        item, or lacks what a transformation asks for.
         """
         _refuse_args_as(item)
         given = (
@@ -105,20 +111,36 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
                 item, restore_args, transforms, transforms_default_to_original, legacy_transform_fn
             )
         )
-        if (
-            given.transforms
-            or given.legacy_transform_fn is not None
-            or not given.transforms_default_to_original
-        ):
-            raise NotImplementedError(
-                "transformations while restoring: restore, then transform the tree"
+        if given.transforms is not None and given.legacy_transform_fn is not None:
+            raise ValueError("Cannot provide both `transforms` and `legacy_transform_fn`.")
+        if given.legacy_transform_fn is not None:
+            return restore_by_function(
+                directory, given.item, given.restore_args, given.legacy_transform_fn, old=self._old
             )
         if given.transforms is not None:
+            return self._transformed(directory, given)
+        if self._knows_more_of(directory):
             if given.item is None:
-                raise ValueError("transforms need an item: the tree that shall come of them")
-            return restore_into(directory, given.item, given.restore_args, partial=True)
+                return restore_all(directory, given.restore_args, old=self._old)
+            return restore_into(directory, given.item, given.restore_args, old=self._old)
         return self._handler_impl.restore(
             directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args)
+        )
+
+    def _transformed(self, directory: epath.Path, given: "PyTreeRestoreArgs") -> Any:
+        for name in ("item", "restore_args"):
+            if getattr(given, name) is None:
+                raise ValueError(
+                    f"If providing `transforms`, must provide `{name}` matching structure of "
+                    "expected result."
+                )
+        return restore_transformed(
+            directory,
+            given.item,
+            given.restore_args,
+            given.transforms,
+            default_to_original=given.transforms_default_to_original,
+            old=self._old,
         )
 
     def metadata(self, directory: epath.Path) -> Any:
@@ -126,7 +148,19 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
 
         Raises `FileNotFoundError` if there is no tree.
         """
+        if self._knows_more_of(directory):
+            return describe_tree(directory, self._old)
         return self._handler_impl.metadata(directory)
+
+    def _knows_more_of(self, directory: epath.Path) -> bool:
+        """Whether what this handler was told of old items helps with this one."""
+        if self._old == DEFAULT_LAYOUT:
+            return False
+        place = epath.Path(directory)
+        own = self._old.aggregate_file != AGGREGATE_FILE
+        return not (place / TREE_FILE).exists() or (
+            own and (place / self._old.aggregate_file).exists()
+        )
 
     def finalize(self, directory: epath.Path) -> None:
         """Finish what all processes have written."""
@@ -172,9 +206,12 @@ class PyTreeRestoreArgs(CheckpointArgs):
     Attributes:
         item: a tree with the structure that the result shall have, None for that of the checkpoint.
         restore_args: a tree like it, with a `RestoreArgs` for each leaf.
-        transforms: `{}` if the item is but a part of the tree; other transformations come later.
-        transforms_default_to_original: leaves without a transformation are taken as they are.
-        legacy_transform_fn: comes later.
+        transforms: `Transform`s by key, or `{}` if the item is but a part of the tree. Only leaves
+            that the result needs are read.
+        transforms_default_to_original: whether leaves without a transformation are taken from the
+            checkpoint, or stay as the item has them.
+        legacy_transform_fn: makes of the item, the stored tree and what is known of its leaves the
+            tree that shall be restored, and what is known of its leaves.
     """
 
     item: Any = None
