@@ -190,4 +190,3 @@ def _array_leaf(
     if len(places) > 1:
         leaf = leaf._replace(codec="flat")
     return leaf, _at(file, *places)
-

@@ -153,8 +153,8 @@ def _root_hint(path: str, steps: list[str]) -> str:
 
 def _array_hint(arrays: list[str]) -> str:
     return (
-        f"has arrays ({', '.join(arrays)}) but no {TREE_FILE}, so nothing says what tree they make: "
-        "pertinax.checkpoint.PyTreeCheckpointHandler(use_ocdbt=False) makes one of their names"
+        f"has arrays ({', '.join(arrays)}) but no {TREE_FILE}, so nothing says what tree they "
+        "make; pertinax.checkpoint.PyTreeCheckpointHandler(use_ocdbt=False) makes one of names"
     )
 
 

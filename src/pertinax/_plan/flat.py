@@ -24,16 +24,12 @@ def flat_range(box: Box, shape: Shape) -> tuple[int, int]:
     return start, stop + 1
 
 
-def flat_box(
-    box: Box, shape: Shape, runs: Sequence[tuple[Box, NDArray[Any]]]
-) -> NDArray[Any]:
+def flat_box(box: Box, shape: Shape, runs: Sequence[tuple[Box, NDArray[Any]]]) -> NDArray[Any]:
     """The elements of `box`, out of the runs that hold all of its range, in order."""
     if not box.size:
         return np.zeros(box.shape, runs[0][1].dtype if runs else np.uint8)
     start, stop = flat_range(box, shape)
-    parts = [
-        elements[max(0, start - run.start[0]) : stop - run.start[0]] for run, elements in runs
-    ]
+    parts = [elements[max(0, start - run.start[0]) : stop - run.start[0]] for run, elements in runs]
     flat = np.concatenate(parts)
     # Where the box is narrower than the array, what lies between its rows is skipped by strides.
     strides = [flat.itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))]

@@ -1,5 +1,5 @@
-"""Transformations: trees whose leaves were renamed, dropped or computed anew between two versions of
-a program. Deprecated, as in Orbax: plain Python on the restored tree says the same.
+"""Transformations: leaves that were renamed, dropped or computed anew between two versions of a
+program. Deprecated, as in Orbax: plain Python on the restored tree says the same.
 
 Knows what a transformation may say, and applies them to trees in memory. Knows nothing of
 checkpoints; `_adapt.transformed` applies the same while restoring.
@@ -139,9 +139,7 @@ def merge_trees(*trees: Any, target: Any = None) -> Any:
     return from_flat_dict(merged, target=target)
 
 
-def _make_room(
-    merged: dict[tuple[str, ...], Any], flat: Mapping[tuple[str, ...], Any]
-) -> None:
+def _make_room(merged: dict[tuple[str, ...], Any], flat: Mapping[tuple[str, ...], Any]) -> None:
     """Take out leaves where the later tree has a container, and what is below its leaves."""
     containers = {path[:i] for path in flat for i in range(len(path))}
     for path in list(merged):

@@ -8,8 +8,8 @@ from typing import Any
 from etils import epath
 
 from pertinax._formats.manifest import StoredLeaf
-from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import StoredTree, open_tree
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata, from_serialized_string

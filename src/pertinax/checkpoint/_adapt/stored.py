@@ -95,7 +95,6 @@ class StoredTree:
             for value, want in zip(values, wishes, strict=True)
         ]
 
-
     def _want(self, translator: Translator, leaf: int, args: RestoreArgs) -> Wanted:
         manifest = self.opened.manifest
         if leaf in manifest.aggregated:
@@ -235,9 +234,7 @@ def restore_flat(
         return read_settled(directory, None, read)
 
 
-def _restore_flat(
-    stored: StoredTree, item: Any, flat: Flat, args: Sequence[RestoreArgs]
-) -> Any:
+def _restore_flat(stored: StoredTree, item: Any, flat: Flat, args: Sequence[RestoreArgs]) -> Any:
     pairing = _Pairing(stored)
     positions = [pairing.take(path) for path in flat.paths]
     for path, node in walk(flat.root):

@@ -191,7 +191,9 @@ def _takes_two(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+    needed = [
+        p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty
+    ]
     return len(needed) > 1
 
 

@@ -123,8 +123,7 @@ def _to_python(value: Any) -> Any:
 
 
 def given_sharding(args: RestoreArgs) -> Sharding | None:
-    """The sharding that the args ask for, in whichever way. Raises `ValueError` for anything else.
-    """
+    """The sharding that the args ask for. Raises `ValueError` for what is none."""
     if not isinstance(args, ArrayRestoreArgs):
         return None
     if args.mesh is not None and args.mesh_axes is not None:
