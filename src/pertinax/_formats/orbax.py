@@ -114,7 +114,7 @@ def _read_tree(files: "_Files", aggregate_file: str, *, by_directories: bool) ->
     else:
         names = list(find_arrays(files.store, files.item)) if by_directories else []
         if not names:
-            raise NotACheckpoint(f"{files.item} has neither {TREE_FILE} nor {aggregate_file}")
+            raise NotACheckpoint(f"{files.item} has no {TREE_FILE} and no {aggregate_file}")
         tree = tree_of_names(names)
     stored = (entry.name for entry in tree.entries if not entry.aggregated)
     zarr3 = MANIFEST_FILE not in files.names and has_zarr3(files.store, files.item, stored)
