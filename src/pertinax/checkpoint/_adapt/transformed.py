@@ -18,13 +18,12 @@ from pertinax._tree.flatten import flatten
 from pertinax._tree.paths import text_path
 from pertinax._tree.rebuild import refill
 from pertinax.checkpoint._adapt.describe import describe_all
-from pertinax.checkpoint._adapt.infos import ParamInfo
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import StoredTree, args_of, open_tree
 from pertinax.checkpoint._adapt.transforms import Choice, Named, Names, Rules
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
 from pertinax.checkpoint.metadata.tree import ValueMetadataEntry
-from pertinax.checkpoint.type_handlers import RestoreArgs
+from pertinax.checkpoint.type_handlers import ParamInfo, RestoreArgs
 from pertinax.typing import PathLike
 
 
@@ -244,6 +243,8 @@ def _told(stored: StoredTree) -> tuple[Any, Any]:
 
 
 def _typestr(leaf: StoredLeaf) -> str:
+    if leaf.typestr is not None:
+        return leaf.typestr
     names = {"jax": "jax.Array", "key": "jax.Array", "numpy": "np.ndarray", "bytes": "np.ndarray"}
     return "string" if leaf.kind == "str" else names.get(leaf.kind, "scalar")
 
