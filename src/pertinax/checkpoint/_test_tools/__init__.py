@@ -1,0 +1,1 @@
+"""What `test_utils` offers, by subject. Knows nothing itself."""
