@@ -8,6 +8,9 @@
 Knows names only. Its adapters translate; the engine does the work.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pertinax import __version__ as __version__
 from pertinax.checkpoint import aggregate_handlers as aggregate_handlers
 from pertinax.checkpoint import args as args
@@ -60,3 +63,13 @@ from pertinax.checkpoint.transform_utils import merge_trees as merge_trees
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs as ArrayRestoreArgs
 from pertinax.checkpoint.type_handlers import RestoreArgs as RestoreArgs
 from pertinax.checkpoint.type_handlers import SaveArgs as SaveArgs
+
+if TYPE_CHECKING:
+    from pertinax.checkpoint import test_utils as test_utils
+
+
+def __getattr__(name: str) -> Any:
+    """`test_utils`, imported when it is first asked for: programs in production never do."""
+    if name == "test_utils":
+        return importlib.import_module("pertinax.checkpoint.test_utils")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
