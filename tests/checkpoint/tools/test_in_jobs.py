@@ -66,7 +66,12 @@ def use_directories(root: str) -> Any:
     array = jax.make_array_from_callback((4,), sharding, lambda i: jnp.arange(4.0)[i])
     (alone,) = test_utils.select_single_replica([array], mesh)
     doubled = test_utils.apply_function(test_utils.replicate_sharded_array(array), lambda x: x * 2)
-    return str(fake), alone.is_fully_addressable, alone.tolist(), doubled.addressable_data(0).tolist()
+    return (
+        str(fake),
+        alone.is_fully_addressable,
+        alone.tolist(),
+        doubled.addressable_data(0).tolist(),
+    )
 
 
 def test_both_processes_see_one_directory_and_their_own_replica(tmp_path: Path):

@@ -36,7 +36,11 @@ def names(directory: Path) -> list[str]:
 
 @pytest.mark.row("R163")
 def test_a_directory_is_erased_and_made_anew(tmp_path: Path):
-    for given in (tmp_path / "a" / "b", str(tmp_path / "a" / "b"), epath.Path(tmp_path / "a" / "b")):
+    for given in (
+        tmp_path / "a" / "b",
+        str(tmp_path / "a" / "b"),
+        epath.Path(tmp_path / "a" / "b"),
+    ):
         made = test_utils.erase_and_create_empty(given)
         assert isinstance(made, epath.Path)
         assert names(tmp_path / "a") == ["b"]
@@ -234,7 +238,7 @@ def test_one_replica_of_an_array_and_args_to_restore_it_alone(axis: int):
     assert args.single_replica_sharding.mesh.shape == {"replica": 1, "data": 4}
 
 
-# ------------------------------------------------------------------------------------- running tests
+# ----------------------------------------------------------------------------------- running tests
 
 
 def test_each_test_has_names_and_counters_of_its_own():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from pertinax._formats.metadata.commit import COMMIT_FILE
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint.metadata import StepMetadata
 from pertinax.checkpoint.metadata.checkpoint import CheckpointMetadataStore
@@ -120,8 +121,9 @@ def ensure_atomic_save(
         )
         checkpoint_metadata_store.wait_until_finished()
     if temp_ckpt_dir == final_ckpt_dir:
-        marker = final_ckpt_dir / steps._COMMIT_SUCCESS_FILE  # noqa: SLF001 - one name, one home
-        marker.write_text(f"Checkpoint commit was successful to {final_ckpt_dir}")
+        (final_ckpt_dir / COMMIT_FILE).write_text(
+            f"Checkpoint commit was successful to {final_ckpt_dir}"
+        )
     elif final_ckpt_dir.exists():
         raise FileExistsError(f"{final_ckpt_dir} is there already")
     else:

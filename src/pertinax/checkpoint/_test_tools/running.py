@@ -42,8 +42,12 @@ def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
 def _own_names(test: str) -> Iterator[None]:
     hook = "_unique_barrier_key"
     before = getattr(multihost, hook)
+
+    def named(key: str) -> str:
+        return f"{before(key)}.{test}"
+
     with contextlib.ExitStack() as changes:
-        changes.enter_context(mock.patch.object(multihost, hook, lambda key: f"{before(key)}.{test}"))
+        changes.enter_context(mock.patch.object(multihost, hook, named))
         for name in vars(counters):
             if name.endswith("_counter"):
                 changes.enter_context(mock.patch.object(counters, name, _counter_of(test)))

@@ -4,6 +4,7 @@ Knows one limiter that makes each user take its time. Knows nothing of files.
 """
 
 import asyncio
+import itertools
 import time
 import unittest
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ def concurrent_gb_test_setup() -> tuple[PyTreeCheckpointHandler, Any, Any]:
     mesh = Mesh(np.asarray(jax.devices()), ("x",))
     everywhere = NamedSharding(mesh, PartitionSpec(None))
     zero = np.zeros(1, np.int32)
-    tree = {name: jax.make_array_from_callback((1,), everywhere, zero.__getitem__) for name in "abcd"}
+    tree = {
+        name: jax.make_array_from_callback((1,), everywhere, zero.__getitem__) for name in "abcd"
+    }
     restore_args = {name: ArrayRestoreArgs(sharding=everywhere) for name in tree}
     return PyTreeCheckpointHandler(use_ocdbt=False), tree, restore_args
 
@@ -61,5 +64,5 @@ def assert_every_n_is_x_apart(
     """Assert that `values` are groups of `n`, each beginning at least `x` after the one before."""
     testclass.assertEqual(len(values) % n, 0)
     firsts = values[::n]
-    for before, after in zip(firsts, firsts[1:], strict=False):
+    for before, after in itertools.pairwise(firsts):
         testclass.assertGreaterEqual(after, before + x)

@@ -45,9 +45,7 @@ def setup_pytree(add: int = 0) -> dict[str, Any]:
     }
 
 
-def setup_sharded_pytree(
-    pytree: Any = None, reverse_devices: bool = False
-) -> tuple[Any, Any, Any]:
+def setup_sharded_pytree(pytree: Any = None, reverse_devices: bool = False) -> tuple[Any, Any, Any]:
     """The tree of `setup_pytree`, or one like it, on all devices; with the mesh and the axes of
     each leaf, as trees.
 
@@ -80,19 +78,29 @@ def create_sharded_array(arr: Any, mesh: Mesh, mesh_axes: PartitionSpec) -> jax.
 
 def replicate_sharded_array(arr: jax.Array) -> jax.Array:
     """The same array, all of it on each device."""
-    everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("x",)), PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=everywhere)(arr)
+    sharding: Any = arr.sharding
+    if not isinstance(sharding, NamedSharding):
+        everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("x",)), PartitionSpec())
+        return jax.device_put(arr, everywhere)
+    # In the order in which it has them: JAX computes nothing across two orders.
+    devices: Any = sharding.mesh.devices
+    line = Mesh(devices.reshape(-1), ("x",))
+    return jax.jit(_same, out_shardings=NamedSharding(line, PartitionSpec()))(arr)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def apply_function(tree: Any, function: Callable[[Any], Any]) -> Any:
     """`function` of each leaf; an array keeps its layout."""
-    return jax.tree.map(lambda leaf: _compiled(leaf, function)(leaf), tree)
 
+    def of(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            return jax.jit(function, out_shardings=leaf.sharding)(leaf)
+        return jax.jit(function)(leaf)
 
-def _compiled(leaf: Any, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if isinstance(leaf, jax.Array):
-        return jax.jit(function, out_shardings=leaf.sharding)
-    return jax.jit(function)
+    return jax.tree.map(of, tree)
 
 
 def assert_array_equal(testclass: unittest.TestCase, v_expected: Any, v_actual: Any) -> None:
