@@ -16,7 +16,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import forest
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -70,7 +69,7 @@ def differences(mine, theirs, at):
     elif (
         isinstance(mine, (list, tuple)) and type(mine) is type(theirs) and len(mine) == len(theirs)
     ):
-        for i, (one, other) in enumerate(zip(mine, theirs)):
+        for i, (one, other) in enumerate(zip(mine, theirs, strict=True)):
             yield from differences(one, other, f"{at}/{i}")
     elif hasattr(mine, "dtype") and hasattr(theirs, "dtype"):
         left, right = np.asarray(mine), np.asarray(theirs)
