@@ -10,6 +10,7 @@ import pertinax
 from pertinax._core.options import SaveOptions
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, write_checkpoint
+from pertinax._plan.topology import ALONE
 from pertinax._store.memory import DirNode, FileNode, MemoryStore
 from pertinax.testing._journal import copy_tree
 from pertinax.testing.trees import Pair
@@ -45,7 +46,10 @@ def save_bare(store, tree, **options):
 def save_step(store, tree, **options):
     """A step as a manager or the Orbax door writes it: items in directories of their own."""
     options = SaveOptions(**options)
-    items = {"default": prepare(tree, options, "borrow"), "metrics": {"metrics": b'{"loss": 1.5}'}}
+    items = {
+        "default": prepare(tree, options, "borrow", ALONE),
+        "metrics": {"metrics": b'{"loss": 1.5}'},
+    }
     write_checkpoint(store, PATH, Contents(items), options)
 
 

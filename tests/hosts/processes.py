@@ -54,7 +54,8 @@ class Job:
     def signal(self, process: int, number: int = signal.SIGKILL) -> None:
         pid = self._processes[process].pid
         assert pid is not None
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.kill(pid, number)
 
     def wait_for(self, name: str) -> None:
         """Wait until a process has called `tell(name)`."""

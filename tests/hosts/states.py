@@ -28,15 +28,16 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], str, tuple[Any, ...]]] = {
 }
 
 
-def mesh_of(shape: tuple[int, int] | None = None, *, turned: bool = False) -> Mesh:
-    """All devices of the job as a mesh `x`, `y`; `turned`: in another order."""
-    devices = np.array(jax.devices())
-    if shape is None:
-        rows = 2 if devices.size % 2 == 0 and devices.size > 1 else 1
-        shape = (rows, devices.size // rows)
+def mesh_of(*, turned: bool = False) -> Mesh:
+    """The devices of the job, as many as a power of two, as a mesh `x`, `y`; `turned`: in another
+    order.
+    """
+    count = 1 << (jax.device_count().bit_length() - 1)
+    every = jax.device_count() / count
+    devices = np.array([jax.devices()[int(i * every)] for i in range(count)])
     if turned:
         devices = devices[::-1]
-    return Mesh(devices.reshape(shape), ("x", "y"))
+    return Mesh(devices.reshape(min(2, count), -1), ("x", "y"))
 
 
 def values_of(name: str, step: int = 0) -> np.ndarray[Any, Any]:

@@ -125,15 +125,16 @@ def test_one_that_never_comes_is_named_at_the_deadline(made: list[Any], subject:
     def work(job: Cluster) -> Any:
         if job.topology.process == 2:
             return "elsewhere"
-        with job.begin("save", subject, timeout_s=0.3) as talk:
+        limit_s = 4.0 if job.topology.is_primary else 60.0
+        with job.begin("save", subject, timeout_s=limit_s) as talk:
             return talk.collect("written", 1, len)
 
     answers = together(clusters(made), work)
     assert isinstance(answers[0], PeerAbsent)
     assert "for process 2" in str(answers[0])
     assert "'written'" in str(answers[0])
-    # The others hear of the primary's failure, or run into the deadline themselves.
-    assert all(isinstance(answers[i], PeerFailed | PeerAbsent) for i in (1, 3))
+    # The others hear of the primary's failure, long before their own deadline.
+    assert all(isinstance(answers[i], PeerFailed) for i in (1, 3))
     # The one that comes late is told at once, and from then on all are in step again.
     late = clusters(made)[2]
     with pytest.raises(PeerFailed), late.begin("save", subject) as talk:

@@ -21,14 +21,14 @@ from pertinax._formats.layout import Layout
 from pertinax._formats.manifest import Codec, StoredLeaf
 from pertinax._formats.metadata.names import OrbaxName, orbax_names
 from pertinax._formats.zarr.dtypes import native_name, numpy_dtype, storage_dtype
-from pertinax._hosts import this_job
 from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import choose_chunk_shape
+from pertinax._plan.topology import Topology
 from pertinax._plan.write import SMALL_BYTES, ArrayPieces, plan_write
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import path_text
 from pertinax._tree.quiet import collector_paused
-from pertinax.errors import InvalidOption, UnsupportedLeaf, UnsupportedTopology
+from pertinax.errors import InvalidOption, UnsupportedLeaf
 
 _TENSORSTORE_FILE_BYTES = 1 << 31
 """Orbax's readers expect no chunk above the default size of their data files."""
@@ -46,13 +46,13 @@ class _Limit(NamedTuple):
     firm: bool
 
 
-def prepare(tree: Any, options: SaveOptions, mode: Mode) -> ItemContent:
-    """Understand `tree`, plan its bytes and hold them still.
+def prepare(tree: Any, options: SaveOptions, mode: Mode, topology: Topology) -> ItemContent:
+    """Understand `tree`, plan what of its bytes this process writes, and hold those still.
 
     Raises `UnsupportedLeaf`, `InvalidOption` or `UnsupportedTopology`; nothing has been written
     by then.
     """
-    return prepare_flat(take_apart(tree), options, mode)
+    return prepare_flat(take_apart(tree), options, mode, topology)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +69,21 @@ class Elsewhere:
 
 
 def prepare_flat(
-    flat: Flat, options: SaveOptions, mode: Mode, elsewhere: Elsewhere | None = None
+    flat: Flat,
+    options: SaveOptions,
+    mode: Mode,
+    topology: Topology,
+    elsewhere: Elsewhere | None = None,
 ) -> ItemContent:
     """The same for a tree that was taken apart already."""
-    if not this_job().topology.alone:
-        raise UnsupportedTopology("jobs of several processes are not saved yet")
     with collector_paused(len(flat.leaves)):
-        return _prepare(flat, options, mode, elsewhere or Elsewhere())
+        return _prepare(flat, options, mode, topology, elsewhere or Elsewhere())
 
 
-def _prepare(flat: Flat, options: SaveOptions, mode: Mode, elsewhere: Elsewhere) -> ItemContent:
-    inspector = Inspector()
+def _prepare(
+    flat: Flat, options: SaveOptions, mode: Mode, topology: Topology, elsewhere: Elsewhere
+) -> ItemContent:
+    inspector = Inspector(topology)
     typestrs = elsewhere.typestrs
     live = [
         LiveLeaf("foreign") if i in typestrs else inspector.look(value, path)

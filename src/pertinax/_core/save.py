@@ -5,7 +5,7 @@ Knows the order of a save and what `exists` means. Knows nothing of steps or pol
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pertinax._core.options import Compression, SaveOptions, Snapshotting
 from pertinax._core.pending import Pending
@@ -14,6 +14,7 @@ from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._formats.detect import detect
 from pertinax._formats.layout import LayoutName
+from pertinax._hosts import Round, this_job
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
@@ -66,10 +67,10 @@ def save(
         exists=exists, compression=compression, chunk_bytes=chunk_bytes, layout=layout
     )
     where, final = locate(path, store)
-    if _is_taken(where, final, options):
-        return final
-    contents = Contents({"": prepare(tree, options, "borrow")})
-    _write(where, final, contents, options, progress)
+    with _begin(final) as talk:
+        if not _is_taken(where, final, options, talk):
+            contents = Contents({"": prepare(tree, options, "borrow", talk.topology)})
+            _write(where, final, contents, options, progress, talk=talk)
     return final
 
 
@@ -108,16 +109,24 @@ def save_async(
         layout=layout,
     )
     where, final = locate(path, store)
-    if _is_taken(where, final, options):
-        return Pending(final, lambda _: None, begun_s=begun_s, total_bytes=0, on_done=on_done)
-    contents = Contents({"": prepare(tree, options, snapshot)})
-    return Pending(
-        final,
-        lambda progress: _write(where, final, contents, options, progress),
-        begun_s=begun_s,
-        total_bytes=contents.total_bytes,
-        on_done=on_done,
-    )
+    with contextlib.ExitStack() as stack:
+        talk = stack.enter_context(_begin(final))
+        if _is_taken(where, final, options, talk):
+            return Pending(final, lambda _: None, begun_s=begun_s, total_bytes=0, on_done=on_done)
+        contents = Contents({"": prepare(tree, options, snapshot, talk.topology)})
+        on_thread = stack.pop_all()
+
+    def work(progress: Progress) -> None:
+        with on_thread:
+            _write(where, final, contents, options, progress, talk=talk)
+
+    try:
+        return Pending(
+            final, work, begun_s=begun_s, total_bytes=contents.total_bytes, on_done=on_done
+        )
+    except BaseException as error:
+        on_thread.__exit__(type(error), error, error.__traceback__)
+        raise
 
 
 def _write(
@@ -126,18 +135,51 @@ def _write(
     contents: Contents,
     options: SaveOptions,
     progress: Progress | None,
+    *,
+    talk: Round,
 ) -> None:
     """Write, after making room: what dead processes left beside the path is of no use."""
-    with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
-        clean_leftovers(store, parent_of(final))
+    if talk.topology.is_primary:
+        with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
+            clean_leftovers(store, parent_of(final))
     try:
-        write_checkpoint(store, final, contents, options, progress)
+        write_checkpoint(store, final, contents, options, progress, talk)
     except CheckpointExists:
         if options.exists != "skip":  # somebody else was faster, and that is fine
             raise
 
 
-def _is_taken(store: Store, final: str, options: SaveOptions) -> bool:
+def _begin(final: str) -> Round:
+    """The save as an operation of all processes; saves below one directory keep their order."""
+    return this_job().begin("save", parent_of(final))
+
+
+_REFUSALS: Mapping[str, type[CheckpointExists | NotACheckpoint]] = {
+    "exists": CheckpointExists,
+    "other": NotACheckpoint,
+}
+
+
+def _is_taken(store: Store, final: str, options: SaveOptions, talk: Round) -> bool:
+    """Whether to skip, by what the primary sees. Raises `CheckpointExists` or `NotACheckpoint`, on
+    every process, before any work is done.
+    """
+
+    def look() -> tuple[str, str]:
+        try:
+            return ("skip" if _looks_taken(store, final, options) else "save"), ""
+        except CheckpointExists as error:
+            return "exists", str(error)
+        except NotACheckpoint as error:
+            return "other", str(error)
+
+    verdict, text = talk.agree("look at the target", look)
+    if verdict in _REFUSALS:
+        raise _REFUSALS[verdict](text)
+    return verdict == "skip"
+
+
+def _looks_taken(store: Store, final: str, options: SaveOptions) -> bool:
     """Whether to skip. Raises `CheckpointExists` before any work is done."""
     with storage_errors("look at the target", final, names_too=True):
         if find_visible(store, final) is None:

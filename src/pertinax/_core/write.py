@@ -4,9 +4,10 @@ Knows the directory of a checkpoint: one item of its own, or several items below
 beside them and a ledger over all. Knows nothing of live arrays: it gets bytes that hold still.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger
 from pertinax._formats.manifest import FileRecord
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
+from pertinax._formats.parts import Exchange
+from pertinax._hosts import Monologue, Round
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft, open_draft
 from pertinax._store.failures import storage_errors
@@ -25,6 +28,7 @@ from pertinax._store.workers import Workers
 from pertinax._version import VERSION
 from pertinax.errors import StorageFull
 
+_ALONE: Final = Monologue()
 _LOG: Final = logging.getLogger("pertinax")
 _HANDLERS: Final = "orbax.checkpoint._src.handlers."
 TREE_HANDLER: Final = _HANDLERS + "pytree_checkpoint_handler.PyTreeCheckpointHandler"
@@ -64,26 +68,44 @@ def write_checkpoint(
     contents: Contents,
     options: SaveOptions,
     progress: Progress | None = None,
+    talk: Round = _ALONE,
 ) -> None:
     """Write everything, make it durable, and make it visible as `final`, in this order.
 
-    If it fails, nothing visible is left behind. Raises `CheckpointExists`, `StorageFull`,
-    `StorageError` or `SnapshotChanged`.
+    Every process of the round writes its part; the primary makes the draft and publishes it, and
+    returns when the others do. If it fails, nothing visible is left behind. Raises
+    `CheckpointExists`, `StorageFull`, `StorageError`, `SnapshotChanged`, `PeerFailed` or
+    `PeerAbsent`.
     """
     begun_ns = time.time_ns()
     check_room(store, final, contents.sure_bytes)
     with (
         # What appears or vanishes under our hands is not the path that the user gave.
         storage_errors("save the checkpoint", final, names_too=True),
-        open_draft(store, final, mode=options.mode) as draft,
+        _shared_draft(store, final, options, talk) as draft,
         Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers,
     ):
-        counter = _Counter(contents.total_bytes, progress)
-        write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns)
+        counter = _Counter(contents.total_bytes, progress, talk)
+        write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns, talk=talk)
         counter.finish()
-        draft.commit(replace=options.exists == "replace")
+        talk.agree("publish", lambda: draft.commit(replace=options.exists == "replace"))
     seconds = (time.time_ns() - begun_ns) / 1e9
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
+
+
+@contextlib.contextmanager
+def _shared_draft(store: Store, final: str, options: SaveOptions, talk: Round) -> Iterator[Draft]:
+    """The primary's draft, on every process; if it is abandoned, then after all have stopped."""
+    if not talk.topology.is_primary:
+        yield Draft(store, final, talk.agree("open a draft", str))
+        return
+    with open_draft(store, final, mode=options.mode) as draft:
+        try:
+            talk.agree("open a draft", lambda: draft.path)
+            yield draft
+        except BaseException as error:
+            talk.fail(error)
+            raise
 
 
 def write_contents(
@@ -93,6 +115,7 @@ def write_contents(
     progress: Callable[[int], None],
     *,
     begun_ns: int,
+    talk: Round = _ALONE,
 ) -> None:
     """All files of the checkpoint, in the draft."""
     notes = {
@@ -104,12 +127,21 @@ def write_contents(
         item = contents.items[""]
         assert isinstance(item, ItemContent)  # noqa: S101 - the verbs build no other
         whole = replace(item, facts=facts, beside={**item.beside, **notes})
-        write_item(draft.store, draft.path, whole, workers=workers, progress=progress)
+        write_item(
+            draft.store,
+            draft.path,
+            whole,
+            workers=workers,
+            progress=progress,
+            exchange=Exchange(talk),
+        )
         return
     records: list[FileRecord] = []
     for name, item in contents.items.items():
         told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
-        records += _write_one(draft, name, told, workers, progress)
+        records += _write_one(draft, name, told, workers, progress, talk=talk)
+    if not talk.topology.is_primary:
+        return
     records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
     notes[LEDGER_FILE] = encode_step_ledger(records, {**facts, "items": list(contents.items)})
     workers.run_all(
@@ -123,15 +155,29 @@ def _write_one(
     item: ItemContent | JsonFiles,
     workers: Workers,
     progress: Callable[[int], None],
+    *,
+    talk: Round,
 ) -> list[FileRecord]:
     """One item in its own directory; returns what the ledger above must vouch for."""
-    draft.make_dir(name)
+    if talk.topology.is_primary:
+        draft.make_dir(name)
+    if isinstance(item, ItemContent):
+        talk.agree(f"make a directory for {name}", _nothing)
+    elif not talk.topology.is_primary:
+        return []
     marker = {COMMIT_FILE: encode_commit(f"{draft.final}/{name}")}
     if isinstance(item, ItemContent):
         inner = replace(item, beside={**item.beside, **marker})
         record = write_item(
-            draft.store, draft.locate(name), inner, workers=workers, progress=progress
+            draft.store,
+            draft.locate(name),
+            inner,
+            workers=workers,
+            progress=progress,
+            exchange=Exchange(talk, name),
         )
+        if record is None:
+            return []
         return [FileRecord(f"{name}/{record.name}", record.length, record.crc)]
     files = {**item, **marker}
     workers.run_all(
@@ -141,6 +187,10 @@ def _write_one(
         ]
     )
     return [FileRecord(f"{name}/{n}", len(data), file_crc(data)) for n, data in files.items()]
+
+
+def _nothing() -> None:
+    """There is nothing to say but that it is done."""
 
 
 def _handlers(contents: Contents) -> Any:
@@ -169,14 +219,19 @@ def check_room(store: Store, final: str, needed_bytes: int) -> None:
 
 
 class _Counter:
-    """Adds up what threads report. A line may come late or miss some bytes; the last is right."""
+    """Adds up what threads report. A line may come late or miss some bytes; the last is right.
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    A good moment, too, to stop when another process has failed.
+    """
+
+    def __init__(self, total: int, progress: Progress | None, talk: Round) -> None:
+        self._talk = talk
         self._total = total
         self._progress = progress
         self._done = 0
 
     def add(self, written: int) -> None:
+        self._talk.check()
         self._done += written
         if self._progress is not None:
             self._progress(self._done, self._total)

@@ -16,13 +16,12 @@ from jax.sharding import SingleDeviceSharding
 from pertinax._device.shardings import box_of, sharding_text
 from pertinax._plan.boxes import Box, Shape
 from pertinax._plan.shares import Holding, share_out
-from pertinax._plan.topology import Topology
+from pertinax._plan.topology import ALONE, Topology
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.skeleton import MAX_INT_BITS
 from pertinax.errors import UnsupportedLeaf, UnsupportedTopology
 
 INT64 = np.iinfo(np.int64)
-_ALONE = Topology(0, (0,), 0)
 
 
 class LiveLeaf(NamedTuple):
@@ -67,7 +66,7 @@ class Inspector:
     process has for itself (numpy arrays, numbers) is the primary's to write.
     """
 
-    def __init__(self, topology: Topology = _ALONE) -> None:
+    def __init__(self, topology: Topology = ALONE) -> None:
         self._topology = topology
         self._holdings: dict[Hashable, list[Holding]] = {}
         self._turn = 0

@@ -5,10 +5,12 @@ reference; and how chunks share a data file, or several. Knows nothing of how OC
 (`ocdbt`).
 """
 
+import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import final
 
 import numpy as np
@@ -34,6 +36,7 @@ from pertinax._formats.ocdbt import (
     encode_database,
 )
 from pertinax._formats.outputs import Outputs
+from pertinax._formats.parts import Exchange, join_tables
 from pertinax._formats.zarr.array import Driver, chunk_key, metadata_key
 from pertinax._formats.zarr.text import ArraySpec, encode_metadata
 from pertinax._plan.boxes import Box, Shape
@@ -55,42 +58,74 @@ def write_database(
     *,
     workers: Workers,
     progress: Progress,
+    exchange: Exchange,
 ) -> tuple[ChunkTable, dict[str, bytes]]:
-    """The data files, with the database's nodes at the end of the last one, durable.
+    """The data files, with the database's nodes at the end of the primary's last one, durable.
 
-    Returns where the chunks are, and the file of the database's manifest, which is to be written.
+    Returns where the chunks of all processes are, and the file of the database's manifest, which is
+    to be written; nothing on processes that are not the primary.
     """
-    with storage_errors("make a directory", directory):
-        store.make_dir(f"{directory}/d")
+    if not exchange.talk.topology.is_primary:
+        table = _write_part(store, directory, content, workers=workers, progress=progress)
+        exchange.give(store, directory, table, content.leaves)
+        return table, {}
+    _make_data_dir(store, directory)
     with Outputs(store, directory) as outputs:
         files = DataFiles(outputs, content)
         receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
+        content.snapshot.check()
         # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
         place = files.place_nodes()
+        own = chunk_table(outputs.names, receipts)
+        parts = [own, *exchange.give(store, directory, own, content.leaves)]
         others = {} if content.others is None else content.others()
         with collector_paused(len(content.leaves)):
-            entries = _with_others(
-                _entries(content.leaves, receipts, driver, outputs.names), others
-            )
+            entries = _with_others(_entries(content.leaves, parts, driver), others)
             database = encode_arrays(entries, outputs.names[place.file], place.offset)
         outputs.write(place.file, place.offset, [database.nodes])
     nodes = None
     if database.nodes:
         own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
         nodes = Receipt(own, place, own.length, crc_blocks(database.nodes))
-    return chunk_table(outputs.names, receipts, nodes), {MANIFEST_FILE: database.manifest}
+    whole = chunk_table(outputs.names, receipts, nodes)
+    return join_tables([whole, *parts[1:]]), {MANIFEST_FILE: database.manifest}
+
+
+def _make_data_dir(store: Store, directory: str) -> None:
+    """Processes that save together may all try."""
+    with storage_errors("make a directory", directory), contextlib.suppress(FileExistsError):
+        store.make_dir(f"{directory}/d")
+
+
+def _write_part(
+    store: Store, directory: str, content: Content, *, workers: Workers, progress: Progress
+) -> ChunkTable:
+    """The data files of a process that is not the primary, durable; none if it owns nothing."""
+    if not content.plan.pieces:
+        return chunk_table((), ())
+    _make_data_dir(store, directory)
+    with Outputs(store, directory) as outputs:
+        files = DataFiles(outputs, content, exact=True)
+        receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
+        content.snapshot.check()
+        place = files.place_nodes()
+        outputs.write(place.file, place.offset, [])
+    with storage_errors("write array data", directory):
+        store.sync_dir(f"{directory}/d")
+    return chunk_table(outputs.names, receipts)
 
 
 @final
 class DataFiles:
     """Pieces one after the other, in one file or in several; those without a place come last."""
 
-    def __init__(self, outputs: Outputs, content: Content) -> None:
+    def __init__(self, outputs: Outputs, content: Content, *, exact: bool = False) -> None:
+        """`exact`: nothing will follow, so that files must end where their last piece does."""
         plan = content.plan
         self._outputs = outputs
         self._file_bytes = plan.file_bytes
         self._lock = threading.Lock()
-        ends = _file_ends(plan)
+        ends = _file_ends(plan, exact=exact)
         self.spans: list[Span] = []
         for file, (start, end) in enumerate(zip(plan.cuts, ends, strict=True)):
             spans = _spans(file, start, min(end, plan.packed_bytes))
@@ -133,9 +168,9 @@ def _new_name() -> str:
     return f"d/{uuid.uuid4().hex}"
 
 
-def _file_ends(plan: WritePlan) -> list[int]:
+def _file_ends(plan: WritePlan, *, exact: bool) -> list[int]:
     """Where in the image each file ends, as far as that is planned."""
-    if not plan.file_bytes:
+    if not plan.file_bytes and not exact:
         return [plan.placed_bytes]
     # To the byte: nothing may follow in a file that turns out to be full.
     ends: list[int] = []
@@ -188,7 +223,7 @@ def _with_others(
 
 
 def _entries(
-    leaves: Sequence[StoredLeaf], receipts: Sequence[Receipt], driver: Driver, files: Sequence[str]
+    leaves: Sequence[StoredLeaf], tables: Sequence[ChunkTable], driver: Driver
 ) -> list[tuple[bytes, Value]]:
     """Every array's metadata and every chunk; keys in byte order."""
     arrays = [leaf for leaf in leaves if leaf.codec != "none"]
@@ -198,20 +233,26 @@ def _entries(
         for leaf, text in zip(arrays, encode_metadata(driver, specs), strict=True)
     ]
     alone: dict[tuple[Shape, Shape], str | None] = {}  # what follows the name of an only chunk
-    for receipt in receipts:
-        leaf = leaves[receipt.piece.leaf]
+    for number, ordinal, reference in chain.from_iterable(map(_references, tables)):
+        leaf = leaves[number]
         layout = (leaf.shape, leaf.chunk_shape)
         if layout not in alone:
             alone[layout] = _only_chunk(driver, grid_shape(*layout))
         suffix = alone[layout]
         if suffix is None:
-            key = chunk_key(driver, leaf.name, index_of(receipt.piece.ordinal, grid_shape(*layout)))
+            key = chunk_key(driver, leaf.name, index_of(ordinal, grid_shape(*layout)))
         else:
             key = f"{leaf.name}/{suffix}" if leaf.name else suffix
-        (file, offset), length = receipt.place, receipt.length
-        entries.append((_key_bytes(key), Reference(files[file], offset, length)))
+        entries.append((_key_bytes(key), reference))
     entries.sort(key=lambda entry: entry[0])
     return entries
+
+
+def _references(table: ChunkTable) -> Iterator[tuple[int, int, Reference]]:
+    """Leaf, ordinal and place of each chunk."""
+    columns = (table.leaf, table.ordinal, table.file, table.offset, table.length)
+    for leaf, ordinal, file, offset, length in zip(*(c.tolist() for c in columns), strict=True):
+        yield leaf, ordinal, Reference(table.files[file], offset, length)
 
 
 def _only_chunk(driver: Driver, grid: Shape) -> str | None:

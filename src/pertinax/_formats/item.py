@@ -32,7 +32,9 @@ from pertinax._formats.metadata.tree_metadata import (
     empty_value_type,
     encode_tree,
 )
+from pertinax._formats.parts import Exchange
 from pertinax._formats.vouching import vouch
+from pertinax._hosts import Monologue
 from pertinax._plan.write import WritePlan
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
@@ -40,6 +42,7 @@ from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.skeleton import Node
 
+_ALONE = Exchange(Monologue())
 _ORBAX_TYPES: Mapping[str, str] = {
     "jax": "jax.Array",
     "key": "jax.Array",
@@ -81,20 +84,32 @@ class ItemContent:
 
 
 def write_item(
-    store: Store, directory: str, content: ItemContent, *, workers: Workers, progress: Progress
-) -> FileRecord:
+    store: Store,
+    directory: str,
+    content: ItemContent,
+    *,
+    workers: Workers,
+    progress: Progress,
+    exchange: Exchange = _ALONE,
+) -> FileRecord | None:
     """Write all files of an item into `directory`, which exists, and make their bytes durable.
 
-    Returns the record of the ledger. Names are made durable by whoever publishes the directory.
-    Raises `StorageFull`, `StorageError`, and `SnapshotChanged` if a held array was written to
-    meanwhile.
+    Several processes write array bytes; all the rest is the primary's, which returns the record of
+    the ledger, the others None. Names are made durable by whoever publishes the directory. Raises
+    `StorageFull`, `StorageError`, `SnapshotChanged` if a held array was written to meanwhile, and
+    `PeerFailed` or `PeerAbsent`.
     """
     files = dict(content.beside)
     table = chunk_table((), ())
+    if content.wait_for_others is not None and not exchange.talk.topology.is_primary:
+        content.wait_for_others()
     if any(leaf.codec != "none" for leaf in content.leaves) or _others(store, directory, content):
-        table, arrays = _write_arrays(store, directory, content, workers, progress)
+        table, arrays = _write_arrays(
+            store, directory, content, workers, progress, exchange=exchange
+        )
         files |= arrays
-    content.snapshot.check()
+    if not exchange.talk.topology.is_primary:
+        return None
     with collector_paused(len(content.leaves)):
         beside = sidecars(content)
     if content.wait_for_others is not None:
@@ -135,7 +150,12 @@ def write_file(store: Store, path: str, data: bytes) -> None:
 
 
 def _write_arrays(
-    store: Store, directory: str, content: ItemContent, workers: Workers, progress: Progress
+    store: Store,
+    directory: str,
+    content: ItemContent,
+    workers: Workers,
+    progress: Progress,
+    exchange: Exchange,
 ) -> tuple[ChunkTable, dict[str, bytes]]:
     """The array bytes, durable; returns their chunks, and small files that belong to them."""
     # Half of the container's code reads what others wrote, and a load of ours needs none of it.
@@ -151,7 +171,15 @@ def _write_arrays(
         lambda: _others(store, directory, content),
     )
     driver = content.layout.driver
-    return write(store, directory, bytes_, driver, workers=workers, progress=progress)
+    return write(
+        store,
+        directory,
+        bytes_,
+        driver,
+        workers=workers,
+        progress=progress,
+        exchange=exchange,
+    )
 
 
 def _others(store: Store, directory: str, content: ItemContent) -> Mapping[bytes, Any]:

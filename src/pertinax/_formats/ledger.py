@@ -66,8 +66,6 @@ def encode_ledger(manifest: Manifest) -> bytes:
     specs: dict[tuple[Any, ...], int] = {}
     spec_of = attrgetter(*_SPEC_FIELDS)
     rows = [specs.setdefault(spec_of(leaf), len(specs)) for leaf in manifest.leaves]
-    chunks = manifest.chunks
-    assert chunks.crc is not None  # noqa: S101 - a ledger without checksums is a bug of ours, not of the user
     fields: dict[str, Any] = {
         "pertinax": VERSION,
         **manifest.facts,
@@ -78,15 +76,7 @@ def encode_ledger(manifest: Manifest) -> bytes:
         "specs": [_encode_spec(spec) for spec in specs],
         "leaves": {"name": [leaf.name for leaf in manifest.leaves], "spec": _pack(rows, np.int32)},
         "values": [[i, encode_value(value)] for i, value in sorted(manifest.values.items())],
-        "chunks": {
-            "files": list(chunks.files),
-            "leaf": _pack(chunks.leaf, np.int32),
-            "ordinal": _pack(chunks.ordinal, np.int64),
-            "file": _pack(chunks.file, np.int32),
-            "offset": _pack(chunks.offset, np.int64),
-            "length": _pack(chunks.length, np.int64),
-            "crc32c": _pack(chunks.crc, np.uint32),
-        },
+        "chunks": encode_chunks(manifest.chunks),
         "files": [[record.name, record.length, f"{record.crc:08x}"] for record in manifest.files],
     }
     body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
@@ -98,6 +88,20 @@ def _encode_spec(spec: tuple[Any, ...]) -> dict[str, Any]:
     if fields["typestr"] is None:
         del fields["typestr"]  # only leaves of type handlers have one
     return fields
+
+
+def encode_chunks(chunks: ChunkTable) -> dict[str, Any]:
+    """A chunk table as JSON has it: columns of little-endian integers in base64."""
+    assert chunks.crc is not None  # noqa: S101 - a ledger without checksums is a bug of ours, not of the user
+    return {
+        "files": list(chunks.files),
+        "leaf": _pack(chunks.leaf, np.int32),
+        "ordinal": _pack(chunks.ordinal, np.int64),
+        "file": _pack(chunks.file, np.int32),
+        "offset": _pack(chunks.offset, np.int64),
+        "length": _pack(chunks.length, np.int64),
+        "crc32c": _pack(chunks.crc, np.uint32),
+    }
 
 
 def _pack(values: Any, dtype: type) -> str:
@@ -184,7 +188,7 @@ def vouched_files(data: bytes, *, file: str = LEDGER_FILE) -> frozenset[str]:
 def _manifest(fields: Mapping[str, Any]) -> Manifest:
     root = decode(fields["tree"])
     leaves = _leaves(fields, root)
-    chunks = _chunks(fields["chunks"])
+    chunks = decode_chunks(fields["chunks"])
     container, driver = fields["container"], fields["array_driver"]
     if container not in ("ocdbt", "directory") or driver not in ("zarr", "zarr3"):
         raise ValueError(f"no such layout: {container!r} {driver!r}")
@@ -273,7 +277,8 @@ def _check_spec(kind: str, codec: str, shape: Shape, chunk_shape: Shape, dtypes:
         raise ValueError(f"keys of dtype {dtypes[0]!r} and shape {shape}")
 
 
-def _chunks(fields: Mapping[str, Any]) -> ChunkTable:
+def decode_chunks(fields: Mapping[str, Any]) -> ChunkTable:
+    """The inverse of `encode_chunks`. Raises `ValueError` for what cannot be."""
     files = tuple(_safe(name) for name in fields["files"])
     table = ChunkTable(
         files,

@@ -1,8 +1,8 @@
 """The other processes of the job: who they are, and how to agree with them."""
 
-from pertinax._hosts.alone import Alone
+from pertinax._hosts.alone import Alone, Monologue
 from pertinax._hosts.contract import Hosts, Round
-from pertinax._hosts.job import this_job
+from pertinax._hosts.job import only_process, this_job
 from pertinax._plan.topology import Topology
 
-__all__ = ["Alone", "Hosts", "Round", "Topology", "this_job"]
+__all__ = ["Alone", "Hosts", "Monologue", "Round", "Topology", "only_process", "this_job"]

@@ -4,11 +4,11 @@ Knows that there is nobody else. Knows nothing of networks.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
-from pertinax._plan.topology import Topology
+from pertinax._plan.topology import ALONE, Topology
 
 
 @final
@@ -16,11 +16,11 @@ from pertinax._plan.topology import Topology
 class Alone:
     """`Hosts` for a single process."""
 
-    topology: Topology = field(default_factory=lambda: Topology(0, (0,), 0))
+    topology: Topology = ALONE
 
     def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Monologue":
         """A round of one."""
-        return Monologue(self.topology.process)
+        return Monologue(self.topology)
 
 
 @final
@@ -28,7 +28,7 @@ class Alone:
 class Monologue:
     """`Round` for a single process."""
 
-    process: int
+    topology: Topology = ALONE
 
     def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
         """This process decides."""
@@ -41,7 +41,10 @@ class Monologue:
         decide: Callable[[Mapping[int, Any]], Any],
     ) -> Any:
         """All of us are one."""
-        return decide({self.process: value})
+        return decide({self.topology.process: value})
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody to tell."""
 
     def check(self) -> None:
         """Nobody can have failed."""

@@ -26,7 +26,8 @@ from pertinax.errors import PeerAbsent, PeerFailed
 
 _SLICE_S: Final = 0.5
 """How long to wait for the expected before looking for the unexpected."""
-_SILENCE_S: Final = 15.0
+_SILENCE_S: Final = 10.0
+_GRACE_S: Final = 5.0
 _TEXT_LIMIT: Final = 4000
 
 
@@ -59,8 +60,10 @@ class Conversation:
     def __init__(
         self, board: Board, topology: Topology, listener: Listener, name: str, timeout_s: float
     ) -> None:
+        self.topology: Final = topology
         self._board = board
         self._who = topology
+        self._told = False
         self._listener = listener
         self._name = name
         self._timeout_s = timeout_s
@@ -86,6 +89,18 @@ class Conversation:
         values[self._who.process] = value
         return self._say(phase, decide(dict(sorted(values.items()))))
 
+    def fail(self, error: BaseException) -> None:
+        """Tell the others; the primary waits until they have heard it, though not for long."""
+        self._tell(error)
+        end_s = time.monotonic() + _GRACE_S
+        others = set(self._who.members) - {self._who.process}
+        while self._who.is_primary and time.monotonic() < end_s:
+            stopped = {int(process) for process in self._board.read_all("stopped")}
+            awaited = others - stopped - self._listener.silent(others).keys()
+            if not awaited:
+                return
+            self._board.read(f"stopped/{min(awaited)}", _SLICE_S)
+
     def check(self) -> None:
         """Raise `PeerFailed` if another member has failed."""
         now = time.monotonic()
@@ -106,6 +121,9 @@ class Conversation:
         try:
             if error is not None:
                 self._tell(error)
+            self._phase = "leaving"
+            if error is not None:
+                self._board.put(f"stopped/{self._who.process}", "")
             if self._board.count("left") == len(self._who.members):
                 self._board.clear()
         except jax.errors.JaxRuntimeError:
@@ -114,6 +132,9 @@ class Conversation:
 
     def _tell(self, error: BaseException) -> None:
         """Pass the failure on: our own, or the first one that we heard of."""
+        if self._told:
+            return
+        self._told = True
         story = {
             "process": self._who.process,
             "phase": self._phase,

@@ -19,6 +19,11 @@ class Round(Protocol):
     one process is raised, as `PeerFailed`, from the next call of every other one.
     """
 
+    @property
+    def topology(self) -> Topology:
+        """Who we all are."""
+        ...
+
     def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
         """What the primary's `decide` returns (plain data), on every process."""
         ...
@@ -26,6 +31,12 @@ class Round(Protocol):
     def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
         """Give `value` (plain data) to the primary, whose `decide` is called with those of all
         members; what it returns comes back on every process.
+        """
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others now that this process fails, before the block is left. The primary gives
+        them a few seconds to stop what they do, so that it can clean up behind them.
         """
         ...
 

@@ -29,3 +29,7 @@ class Topology:
     def alone(self) -> bool:
         """Whether there is nobody to talk to."""
         return len(self.members) == 1
+
+
+ALONE = Topology(0, (0,), 0)
+"""A job of one process."""

@@ -13,6 +13,7 @@ from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
+from pertinax._hosts import only_process
 from pertinax._steps.history import METRICS_ITEM
 from pertinax._steps.writing import StepWriter
 from pertinax.typing import PyTree
@@ -59,7 +60,9 @@ class SaveLine:
         writer = self._writer
         writer.refuse_if_taken(step)
         writer.rehearse(step, metrics)
-        items: dict[str, Any] = {DEFAULT_ITEM: prepare(tree, options, options.snapshot)}
+        items: dict[str, Any] = {
+            DEFAULT_ITEM: prepare(tree, options, options.snapshot, only_process())
+        }
         if metrics is not None:
             items[METRICS_ITEM] = {METRICS_ITEM: metrics}
         contents = Contents(items)

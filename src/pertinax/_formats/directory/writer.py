@@ -4,6 +4,7 @@ Knows which file each chunk and each array's metadata belongs into. Knows nothin
 them in the item.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import final
 
@@ -18,6 +19,7 @@ from pertinax._formats.data_file import (
 )
 from pertinax._formats.manifest import ChunkTable, StoredLeaf
 from pertinax._formats.outputs import Outputs
+from pertinax._formats.parts import Exchange, join_tables
 from pertinax._formats.zarr.array import Driver, chunk_suffix, key_prefix, metadata_key
 from pertinax._formats.zarr.text import ArraySpec, encode_metadata
 from pertinax._plan.boxes import Shape
@@ -36,21 +38,26 @@ def write_directories(
     *,
     workers: Workers,
     progress: Progress,
+    exchange: Exchange,
 ) -> tuple[ChunkTable, dict[str, bytes]]:
     """The chunks, each in a file of its own, durable.
 
-    Returns where they are, and the files with the arrays' metadata, which are to be written; their
-    directories are there.
+    Returns where those of all processes are, and the files with the arrays' metadata, which are to
+    be written; their directories are there.
     """
     files = _metadata_files(content.leaves, driver)
     names = _chunk_names(content.leaves, content.plan.pieces, driver)
     with storage_errors("make a directory", directory):
         for name in _directories([*files, *names]):
-            store.make_dir(f"{directory}/{name}")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                store.make_dir(f"{directory}/{name}")
     with Outputs(store, directory) as outputs:
         own = KeyFiles(outputs, names, content)
         receipts = write_pieces(outputs, own, content, workers=workers, progress=progress)
-    return chunk_table(names, receipts), files
+    content.snapshot.check()
+    own = chunk_table(names, receipts)
+    others = exchange.give(store, directory, own, content.leaves)
+    return join_tables([own, *others]), files
 
 
 @final

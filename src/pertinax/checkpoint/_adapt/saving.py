@@ -27,6 +27,7 @@ from pertinax._formats.metadata.strings import STRINGS_FILE
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.ocdbt import MANIFEST_FILE
 from pertinax._formats.zarr.array import METADATA_KEY
+from pertinax._hosts import only_process
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
@@ -53,7 +54,7 @@ def hold(item: Any, save_args: Any = None, options: SaveOptions = _DEFAULTS) -> 
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
-    content = prepare(item, _options(item, save_args, options), "hold")
+    content = prepare(item, _options(item, save_args, options), "hold", only_process())
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": time.time_ns()}
     return dataclasses.replace(content, facts={**content.facts, **facts})
 
