@@ -143,7 +143,7 @@ def _write(
         with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
             clean_leftovers(store, parent_of(final))
     try:
-        write_checkpoint(store, final, contents, options, progress, talk)
+        write_checkpoint(store, final, contents, options, progress, talk=talk)
     except CheckpointExists:
         if options.exists != "skip":  # somebody else was faster, and that is fine
             raise

@@ -68,6 +68,7 @@ def write_checkpoint(
     contents: Contents,
     options: SaveOptions,
     progress: Progress | None = None,
+    *,
     talk: Round = _ALONE,
 ) -> None:
     """Write everything, make it durable, and make it visible as `final`, in this order.

@@ -155,6 +155,7 @@ def _write_arrays(
     content: ItemContent,
     workers: Workers,
     progress: Progress,
+    *,
     exchange: Exchange,
 ) -> tuple[ChunkTable, dict[str, bytes]]:
     """The array bytes, durable; returns their chunks, and small files that belong to them."""

@@ -92,6 +92,8 @@ def _take(store: Store, directory: str, name: str, length: int, crc: int) -> Chu
 
 def join_tables(tables: Sequence[ChunkTable]) -> ChunkTable:
     """All chunks of several tables, in the order of a ledger: leaf by leaf, in grid order."""
+    if len(tables) == 1:
+        return tables[0]
     files = [file for table in tables for file in table.files]
     starts = np.cumsum([0, *(len(table.files) for table in tables)])
     columns = {
