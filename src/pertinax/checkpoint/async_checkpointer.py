@@ -91,6 +91,7 @@ class AsyncCheckpointer(Checkpointer):
             prefix=counters.async_save_counter(),
         )
         self._pending: Pending | None = None
+        self._writer: int | None = None
 
     def _make_notes(self, store: Any) -> StepNotes:
         return background_notes(store)
@@ -138,6 +139,7 @@ class AsyncCheckpointer(Checkpointer):
         It ends only when every future has, so that nobody writes into an abandoned directory.
         """
         began_s = time.monotonic()
+        self._writer = threading.get_ident()
         threading.current_thread().name = f"async_save_{number}"
         try:
             _record("commit_future_count", len(futures))
@@ -150,6 +152,8 @@ class AsyncCheckpointer(Checkpointer):
         except BaseException:
             abandon(path)
             raise
+        finally:
+            self._writer = None
         _record("total_duration_secs", time.time() - begun_ns / 1e9)
         _record("thread_duration_sec", time.monotonic() - began_s)
 
@@ -177,8 +181,17 @@ class AsyncCheckpointer(Checkpointer):
         if self._pending is not None and self._pending.done():
             self.wait_until_finished()
 
+    def is_saving_here(self) -> bool:
+        """Whether the calling thread is the one that saves in the background, as in a callback."""
+        return self._writer == threading.get_ident()
+
     def wait_until_finished(self) -> None:
-        """Wait for the save in the background. Raises what went wrong with it, once."""
+        """Wait for the save in the background. Raises what went wrong with it, once.
+
+        The thread that saves does not wait for itself.
+        """
+        if self.is_saving_here():
+            return
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

@@ -439,8 +439,13 @@ class CheckpointManager(AbstractCheckpointManager):
         """Wait for the save in the background and for what it removes. Raises its failure.
 
         Any number of threads may wait. All hear of a failure, until the thread that saved, or the
-        next save, has heard of it.
+        next save, has heard of it. The thread that saves does not wait for itself.
         """
+        if (
+            isinstance(self._checkpointer, AsyncCheckpointer)
+            and self._checkpointer.is_saving_here()
+        ):
+            return
         self._finalizer.wait()
 
     def check_for_errors(self) -> None:

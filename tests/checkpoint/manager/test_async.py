@@ -292,6 +292,32 @@ def test_a_callback_runs_before_the_step_is_visible_and_may_stop_it(ours, root):
     assert names(root) == ["0"]
 
 
+@pytest.mark.row("R134")
+@pytest.mark.parametrize("wait", ["manager", "checkpointer"])
+def test_a_callback_that_waits_for_its_own_save_does_not_wait_for_ever(ours, root, wait):
+    waited = []
+
+    def callback():
+        one.wait_until_finished()
+        waited.append(names(root) if root.exists() else [])
+
+    options = ours.AsyncOptions(post_finalization_callback=callback)
+    args = ours.args.StandardSave(tree())
+    if wait == "manager":
+        chosen = ours.CheckpointManagerOptions(async_options=options)
+        with ours.CheckpointManager(root, options=chosen) as one:
+            one.save(0, args=args)
+            one.wait_until_finished()
+            assert one.all_steps() == [0]
+    else:
+        handler = ours.StandardCheckpointHandler()
+        with ours.AsyncCheckpointer(handler, async_options=options) as one:
+            one.save(root, args=args)
+            one.wait_until_finished()
+            assert root.exists()
+    assert len(waited) == 1
+
+
 def test_a_root_that_became_a_file_fails_the_save_and_nothing_else(ours, root):
     with ours.CheckpointManager(root) as manager:
         root.rmdir()
