@@ -9,6 +9,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint.arrays.fragments import Fragment, Fragments
 from pertinax.checkpoint.serialization import tensorstore_utils
 from pertinax.checkpoint.serialization.limits import (
@@ -74,7 +75,7 @@ async def async_serialize_fragments(
         tensorstore_spec,
         tensorstore_utils.get_ts_context() if context is None else context,
         transaction,
-        create=primary_host is None or jax.process_index() == primary_host,
+        create=multihost.is_primary_host(primary_host),
     )
     # All writes end before the first failure is told: nobody writes into a save given up.
     writes = (_write_fragment(fragment, array, limiter) for fragment in shards.fragments)
