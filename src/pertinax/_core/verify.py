@@ -80,9 +80,11 @@ def _verify(found: Found, report: "_Report", threads: int) -> Verification:
     if found.detected.kind != "step":
         _check_item(found, "", found.detected.kind, report, threads)
     else:
-        _check_step_files(found, report)
+        step_items = _check_step_files(found, report)
         for name, kind in found.detected.items:
             _check_item(found, name, kind, report, threads)
+        for name in step_items.difference(name for name, _ in found.detected.items):
+            _check_item(found, name, "pertinax", report, threads)  # an item within an item
     return Verification(found.path, report.verified, report.checked_bytes, tuple(report.problems))
 
 
@@ -101,16 +103,19 @@ class _Report:
         self.problems.append(problem)
 
 
-def _check_step_files(found: Found, report: _Report) -> None:
+def _check_step_files(found: Found, report: _Report) -> set[str]:
+    """Check what the step's own ledger vouches for; returns the items that have ledgers too."""
     if found.store.stat(f"{found.directory}/{LEDGER_FILE}") is None:
         report.verified = False
-        return
+        return set()
     try:
         step = decode_ledger(read_file(found.store, found.directory, LEDGER_FILE))
     except CorruptCheckpoint as problem:
         report.add(problem)
-        return
+        return set()
     _check_files(found.store, found.directory, step.files, report)
+    places = (record.name.rpartition("/") for record in step.files)
+    return {place for place, _, name in places if name == LEDGER_FILE and place}
 
 
 def _check_files(

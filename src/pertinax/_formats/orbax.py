@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, final
+from typing import Literal, Self, final
 
 import numpy as np
 
@@ -58,6 +58,8 @@ from pertinax._formats.zarr.dtypes import native_name
 from pertinax._formats.zarr.tensorstore import list_with_tensorstore
 from pertinax._formats.zarr.text import parse_metadata
 from pertinax._store.contract import Reader, Store
+from pertinax._tree.paths import Key
+from pertinax._tree.skeleton import LEAF, Node
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, NotACheckpoint
 
 _KINDS: Mapping[str, LeafKind] = {"jax.Array": "jax", "np.ndarray": "numpy", "scalar": "numpy"}
@@ -78,27 +80,50 @@ def read_orbax_item(
     files = _Files(store, item)
     with files:
         tree = _read_tree(files, aggregate_file, by_directories=by_directories)
-        keys = _find_keys(files, tree)
-        table = _Rows()
-        leaves = _Leaves(files, tree, keys, table).build()
-        inline = b"".join(table.inline)
-        facts: dict[str, Any] = {}
-        if tree.custom is not None:
-            facts["custom_metadata"] = tree.custom
-        values = _strings(files, tree) | kept_values(tree.entries)
-        return Manifest(
-            source="orbax",
-            root=tree.root,
-            leaves=leaves,
-            chunks=table.build(files),
-            values=values,
-            array_driver=_driver(tree),
-            container=keys.container,
-            inline=inline,
-            facts=facts,
-            aggregated=frozenset(i for i, entry in enumerate(tree.entries) if entry.aggregated),
-            typed=tree.typed,
+        return _manifest(files, tree)
+
+
+def read_orbax_array(store: Store, item: str, name: str) -> Manifest:
+    """The array that Orbax's handler of single arrays keeps under `name`; its old releases leave no
+    account of it. The manifest is that of a dict with one leaf.
+
+    Raises `CheckpointNotFound` and `CorruptCheckpoint`.
+    """
+    with _Files(store, item) as files:
+        keys = {
+            driver
+            for driver in METADATA_KEY
+            if store.stat(f"{item}/{metadata_key(driver, name)}") is not None
+        }
+        if not keys:
+            raise CheckpointNotFound(f"{item} has no array {name!r}")
+        path = (Key("key", name),)
+        value_type = "jax.Array" if name in _shardings(files) else "np.ndarray"
+        tree = TreeMetadata(
+            root=Node("dict", path, (LEAF,)),
+            entries=(TreeEntry(path, name, value_type),),
+            use_zarr3="zarr" not in keys,
         )
+        return _manifest(files, tree)
+
+
+def _manifest(files: "_Files", tree: TreeMetadata) -> Manifest:
+    keys = _find_keys(files, tree)
+    table = _Rows()
+    leaves = _Leaves(files, tree, keys, table).build()
+    return Manifest(
+        source="orbax",
+        root=tree.root,
+        leaves=leaves,
+        chunks=table.build(files),
+        values=_strings(files, tree) | kept_values(tree.entries),
+        array_driver=_driver(tree),
+        container=keys.container,
+        inline=b"".join(table.inline),
+        facts={} if tree.custom is None else {"custom_metadata": tree.custom},
+        aggregated=frozenset(i for i, entry in enumerate(tree.entries) if entry.aggregated),
+        typed=tree.typed,
+    )
 
 
 def _read_tree(files: "_Files", aggregate_file: str, *, by_directories: bool) -> TreeMetadata:
@@ -140,7 +165,7 @@ class _Files:
         except NotADirectoryError:
             raise NotACheckpoint(f"{item} is a file, not the directory of an item") from None
 
-    def __enter__(self) -> "_Files":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -41,6 +41,7 @@ from pertinax.checkpoint.checkpoint_manager import (
 )
 from pertinax.checkpoint.checkpointer import Checkpointer as Checkpointer
 from pertinax.checkpoint.future import Future as Future
+from pertinax.checkpoint.handlers import ArrayCheckpointHandler as ArrayCheckpointHandler
 from pertinax.checkpoint.handlers import AsyncCheckpointHandler as AsyncCheckpointHandler
 from pertinax.checkpoint.handlers import BasePyTreeCheckpointHandler as BasePyTreeCheckpointHandler
 from pertinax.checkpoint.handlers import CheckpointHandler as CheckpointHandler
@@ -49,7 +50,13 @@ from pertinax.checkpoint.handlers import CompositeCheckpointHandler as Composite
 from pertinax.checkpoint.handlers import (
     DefaultCheckpointHandlerRegistry as DefaultCheckpointHandlerRegistry,
 )
+from pertinax.checkpoint.handlers import (
+    JaxRandomKeyCheckpointHandler as JaxRandomKeyCheckpointHandler,
+)
 from pertinax.checkpoint.handlers import JsonCheckpointHandler as JsonCheckpointHandler
+from pertinax.checkpoint.handlers import (
+    NumpyRandomKeyCheckpointHandler as NumpyRandomKeyCheckpointHandler,
+)
 from pertinax.checkpoint.handlers import PyTreeCheckpointHandler as PyTreeCheckpointHandler
 from pertinax.checkpoint.handlers import StandardCheckpointHandler as StandardCheckpointHandler
 from pertinax.checkpoint.options import AsyncOptions as AsyncOptions

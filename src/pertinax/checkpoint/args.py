@@ -10,6 +10,8 @@ from pertinax.checkpoint.checkpoint_args import (
     has_registered_args,
     register_with_handler,
 )
+from pertinax.checkpoint.handlers.array_checkpoint_handler import ArrayRestoreArgs as ArrayRestore
+from pertinax.checkpoint.handlers.array_checkpoint_handler import ArraySaveArgs as ArraySave
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeArgs as Composite
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs as JsonRestore
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as JsonSave
@@ -17,6 +19,18 @@ from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeRestoreArgs as PyTreeRestore,
 )
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeSaveArgs as PyTreeSave
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    JaxRandomKeyRestoreArgs as JaxRandomKeyRestore,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    JaxRandomKeySaveArgs as JaxRandomKeySave,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    NumpyRandomKeyRestoreArgs as NumpyRandomKeyRestore,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    NumpyRandomKeySaveArgs as NumpyRandomKeySave,
+)
 from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
     StandardRestoreArgs as StandardRestore,
 )
@@ -25,10 +39,16 @@ from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
 )
 
 __all__ = [
+    "ArrayRestore",
+    "ArraySave",
     "CheckpointArgs",
     "Composite",
+    "JaxRandomKeyRestore",
+    "JaxRandomKeySave",
     "JsonRestore",
     "JsonSave",
+    "NumpyRandomKeyRestore",
+    "NumpyRandomKeySave",
     "PyTreeRestore",
     "PyTreeSave",
     "StandardRestore",

@@ -65,3 +65,33 @@ def tree(dtypes=DTYPES):
         "lists": [np.arange(i + 1) for i in range(11)],
         "a/b": {"c.d": np.arange(4), "e": jnp.zeros((2, 2))},
     }
+
+
+def arrays():
+    """Values that the handler of single arrays takes."""
+    return {
+        "jax": jnp.arange(8.0),
+        "sharded": laid_out((16, 3), "x"),
+        "numpy": np.arange(6).reshape(2, 3),
+        "half": values("bfloat16", (5,), 0),
+        "number": np.float32(2.5),
+        "int": 5,
+        "float": 0.25,
+    }
+
+
+def jax_keys():
+    """Keys of `jax.random` that every release can hold."""
+    return {
+        "typed": jax.random.key(3),
+        # not split: releases of jax do that differently
+        "several": jax.random.wrap_key_data(jnp.arange(8, dtype=jnp.uint32).reshape(4, 2)),
+        "untyped": jax.random.PRNGKey(5),
+    }
+
+
+def numpy_keys():
+    """States of numpy's random numbers, in both forms."""
+    state = np.random.RandomState(7)
+    state.normal()
+    return {"tuple": state.get_state(), "dict": state.get_state(legacy=False)}

@@ -94,5 +94,40 @@ def main(ours, theirs):
                 print(f"{name}/{key}: chunks of {chunks[0][key]} are not {shape}")
 
 
+def singles(ours, theirs):
+    """Arrays and states of random numbers, each an item of its own."""
+    handlers = [
+        (ocp.ArrayCheckpointHandler, ocp.args.ArraySave, ocp.args.ArrayRestore, forest.arrays()),
+        (
+            ocp.JaxRandomKeyCheckpointHandler,
+            ocp.args.JaxRandomKeySave,
+            ocp.args.JaxRandomKeyRestore,
+            forest.jax_keys(),
+        ),
+        (
+            ocp.NumpyRandomKeyCheckpointHandler,
+            ocp.args.NumpyRandomKeySave,
+            ocp.args.NumpyRandomKeyRestore,
+            forest.numpy_keys(),
+        ),
+    ]
+    for handler, saving, restoring, values in handlers:
+        for name, value in values.items():
+            with ocp.Checkpointer(handler()) as checkpointer:
+                checkpointer.save(f"{theirs}/{name}", args=saving(value))
+                found = [
+                    checkpointer.restore(f"{side}/{name}", args=restoring())
+                    for side in (ours, theirs)
+                ]
+            yield from differences(*map(_plain, found), name)
+
+
+def _plain(value):
+    typed = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return {str(value.dtype): jax.random.key_data(value)} if typed else value
+
+
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    for line in singles(*sys.argv[1:]):
+        print(line)

@@ -4,6 +4,13 @@ Knows where they are defined. Knows nothing itself.
 """
 
 from pertinax.checkpoint.handlers import handler_registration as handler_registration
+from pertinax.checkpoint.handlers.array_checkpoint_handler import (
+    ArrayCheckpointHandler as ArrayCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.array_checkpoint_handler import (
+    ArrayRestoreArgs as ArrayRestoreArgs,
+)
+from pertinax.checkpoint.handlers.array_checkpoint_handler import ArraySaveArgs as ArraySaveArgs
 from pertinax.checkpoint.handlers.async_checkpoint_handler import (
     AsyncCheckpointHandler as AsyncCheckpointHandler,
 )
@@ -45,6 +52,27 @@ from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeRestoreArgs as PyTreeRestoreArgs,
 )
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import PyTreeSaveArgs as PyTreeSaveArgs
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    BaseRandomKeyCheckpointHandler as BaseRandomKeyCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    JaxRandomKeyCheckpointHandler as JaxRandomKeyCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    JaxRandomKeyRestoreArgs as JaxRandomKeyRestoreArgs,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    JaxRandomKeySaveArgs as JaxRandomKeySaveArgs,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    NumpyRandomKeyCheckpointHandler as NumpyRandomKeyCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    NumpyRandomKeyRestoreArgs as NumpyRandomKeyRestoreArgs,
+)
+from pertinax.checkpoint.handlers.random_key_checkpoint_handler import (
+    NumpyRandomKeySaveArgs as NumpyRandomKeySaveArgs,
+)
 from pertinax.checkpoint.handlers.standard_checkpoint_handler import (
     StandardCheckpointHandler as StandardCheckpointHandler,
 )
