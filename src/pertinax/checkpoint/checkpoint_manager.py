@@ -22,7 +22,7 @@ from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.finalizer import Finalizer
 from pertinax.checkpoint._adapt.item_mode import ItemMode
-from pertinax.checkpoint._adapt.known_steps import CheckpointInfo, KnownSteps
+from pertinax.checkpoint._adapt.known_steps import CheckpointInfo, KnownSteps, seconds_since_latest
 from pertinax.checkpoint._adapt.manager_items import (
     DEFAULT_ITEM_NAME,
     DESCRIPTOR_ITEM_NAME,
@@ -42,6 +42,7 @@ from pertinax.checkpoint._adapt.metrics import plain_metrics
 from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
+from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.abstract_checkpoint_manager import AbstractCheckpointManager
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
 from pertinax.checkpoint.async_checkpointer import AsyncCheckpointer
@@ -318,11 +319,14 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def _write(self, stats: SaveStepStatistics, step: int, args: args_lib.Composite) -> None:
         stats.checkpointer_blocking_start_time = begun = time.time()
-        self._checkpointer.save(self._places.clear(step), args=args)
+        path = self._places.clear(step)
+        _LOG.info("%s save begins path=%s", teller(step), path)
+        self._checkpointer.save(path, args=args)
         stats.checkpointer_blocking_duration_secs = time.time() - begun
 
     def _finish(self, stats: SaveStepStatistics, step: int, metrics: Any) -> None:
         stats.get_old_steps_start_time = begun = time.time()
+        saved_s = seconds_since_latest(self._known.infos) if stats.reached_preemption else None
         doomed = self._known.begin(step, metrics)
         stats.get_old_steps_duration_secs = time.time() - begun
         jax.monitoring.record_event_duration_secs(
@@ -330,12 +334,15 @@ class CheckpointManager(AbstractCheckpointManager):
         )
         stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
-            self._finalize(step, doomed)
+            self._finalize(step, doomed, saved_s)
         else:
-            self._finalizer.start(lambda: self._finalize(step, doomed))
+            self._finalizer.start(lambda: self._finalize(step, doomed, saved_s))
 
-    def _finalize(self, step: int, doomed: list[int]) -> None:
-        """Wait until the step is visible; only then may others go."""
+    def _finalize(self, step: int, doomed: list[int], saved_s: float | None) -> None:
+        """Wait until the step is visible; only then may others go. `saved_s` is the work that a
+        save before preemption has saved.
+        """
+        _LOG.info("%s save is being finalized", teller(step))
         try:
             if isinstance(self._checkpointer, AsyncCheckpointer):
                 self._checkpointer.wait_until_finished()
@@ -343,6 +350,10 @@ class CheckpointManager(AbstractCheckpointManager):
             self._known.fail()
             raise
         self._known.succeed()
+        if saved_s is not None:
+            jax.monitoring.record_event_duration_secs(
+                "/jax/checkpoint/write/preempt/duration_saved_secs", saved_s
+            )
         begun = time.time()
         if doomed and not is_visible(self._places.known(step)):
             _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
@@ -354,6 +365,7 @@ class CheckpointManager(AbstractCheckpointManager):
         jax.monitoring.record_event_duration_secs(
             "/jax/checkpoint/write/remove_steps_duration_secs", time.time() - begun
         )
+        _LOG.info("%s save is done", teller(step))
 
     # ----------------------------------------------------------------------------------- restoring
 
@@ -385,8 +397,10 @@ class CheckpointManager(AbstractCheckpointManager):
         stats.step = step = plain_step(step)
         path = self._places.stored(step, root)
         stats.checkpointer_start_time = time.time()
+        _LOG.info("%s restore begins path=%s", teller(step), path)
         restored = self._mode.restore(path, items, restore_kwargs, args)
         now = time.time()
+        _LOG.info("%s restore is done path=%s", teller(step), path)
         stats.checkpointer_duration_secs = now - stats.checkpointer_start_time
         stats.checkpoint_manager_duration_secs = now - stats.checkpoint_manager_start_time
         self._logger.log_entry(vars(stats).copy())

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, final
 
+from pertinax.checkpoint._adapt.telling import teller
+
 _LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
 
 
@@ -40,7 +42,9 @@ class Finalizer:
             return
         if threading.current_thread() is run.thread:
             return  # a callback asks for its own end
+        _LOG.info("%s[wait_until_finished] waits for the save in the background", teller())
         run.thread.join()
+        _LOG.info("%s[wait_until_finished] has waited", teller())
         if settle or threading.get_ident() == run.owner:
             with self._lock:
                 if self._current is run:
@@ -73,4 +77,4 @@ class _Run:
             self._work()
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
             self.error = error
-            _LOG.exception("background save failed")
+            _LOG.exception("%s background save failed", teller())

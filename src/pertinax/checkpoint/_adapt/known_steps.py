@@ -7,7 +7,7 @@ the disk says.
 
 import datetime as dt
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from pertinax.checkpoint._adapt.retention import best_record
 from pertinax.checkpoint.path import step as step_lib
 
 _EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
+_LOADED: Final = dt.datetime.now(tz=dt.UTC)
 
 
 @dataclass(eq=False)
@@ -177,6 +178,12 @@ class KnownSteps:
             # An older step that was saved by force is what the program wants to go on from.
             doomed.discard(saved)
         return doomed
+
+
+def seconds_since_latest(infos: Sequence[CheckpointInfo]) -> float:
+    """How long ago the last of these steps was saved, or else how long we have been here."""
+    told = [info.time for info in infos[-1:] if info.time != _EPOCH]
+    return (dt.datetime.now(tz=dt.UTC) - max(told, default=_LOADED)).total_seconds()
 
 
 def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[CheckpointInfo]:

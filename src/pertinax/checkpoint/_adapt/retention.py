@@ -78,7 +78,11 @@ class ManagerRetention:
         line = ranked if self.keep_without_metrics else [*plain, *ranked]
         spare = line[: max(0, len(line) - self.max_to_keep)]
         members = self._interval_members(history)
-        return steps - {one.step for one in spare if not self._is_held(one, members)}
+        leaving = [one for one in spare if not self._is_held(one, members)]
+        for record in leaving:
+            reason = "it is old" if self.quality is None else "others have better metrics"
+            _LOG.info("retention removes step=%d: %s", record.step, reason)
+        return steps - {one.step for one in leaving}
 
     def _is_held(self, record: StepRecord, members: set[int]) -> bool:
         if record.step in members:

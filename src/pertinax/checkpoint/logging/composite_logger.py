@@ -18,6 +18,12 @@ class CompositeLogger(AbstractLogger):
                 logging.getLogger(__name__).warning("left out, not a single logger: %r", one)
 
     def log_entry(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Hand over one entry."""
+        """Hand over one entry, to all of them also if one fails; its failure is raised then."""
+        failures: list[Exception] = []
         for one in self._loggers:
-            one.log_entry(msg, *args, **kwargs)
+            try:
+                one.log_entry(msg, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have heard
+                failures.append(error)
+        if failures:
+            raise failures[0]
