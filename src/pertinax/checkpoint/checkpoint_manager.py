@@ -22,7 +22,7 @@ from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.finalizer import Finalizer
 from pertinax.checkpoint._adapt.item_mode import ItemMode
-from pertinax.checkpoint._adapt.known_steps import CheckpointInfo, KnownSteps, seconds_since_latest
+from pertinax.checkpoint._adapt.known_steps import CheckpointInfo, KnownSteps, SavedWork
 from pertinax.checkpoint._adapt.manager_items import (
     DEFAULT_ITEM_NAME,
     DESCRIPTOR_ITEM_NAME,
@@ -326,7 +326,7 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def _finish(self, stats: SaveStepStatistics, step: int, metrics: Any) -> None:
         stats.get_old_steps_start_time = begun = time.time()
-        saved_s = seconds_since_latest(self._known.infos) if stats.reached_preemption else None
+        work = SavedWork(self._known.infos, counts=stats.reached_preemption)
         doomed = self._known.begin(step, metrics)
         stats.get_old_steps_duration_secs = time.time() - begun
         jax.monitoring.record_event_duration_secs(
@@ -334,14 +334,12 @@ class CheckpointManager(AbstractCheckpointManager):
         )
         stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
-            self._finalize(step, doomed, saved_s)
+            self._finalize(step, doomed, work)
         else:
-            self._finalizer.start(lambda: self._finalize(step, doomed, saved_s))
+            self._finalizer.start(lambda: self._finalize(step, doomed, work))
 
-    def _finalize(self, step: int, doomed: list[int], saved_s: float | None) -> None:
-        """Wait until the step is visible; only then may others go. `saved_s` is the work that a
-        save before preemption has saved.
-        """
+    def _finalize(self, step: int, doomed: list[int], work: SavedWork) -> None:
+        """Wait until the step is visible; only then may others go."""
         _LOG.info("%s save is being finalized", teller(step))
         try:
             if isinstance(self._checkpointer, AsyncCheckpointer):
@@ -350,10 +348,7 @@ class CheckpointManager(AbstractCheckpointManager):
             self._known.fail()
             raise
         self._known.succeed()
-        if saved_s is not None:
-            jax.monitoring.record_event_duration_secs(
-                "/jax/checkpoint/write/preempt/duration_saved_secs", saved_s
-            )
+        work.record()
         begun = time.time()
         if doomed and not is_visible(self._places.known(step)):
             _LOG.error("step=%d is not visible after its save: nothing is deleted", step)

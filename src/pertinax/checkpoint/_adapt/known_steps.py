@@ -180,10 +180,23 @@ class KnownSteps:
         return doomed
 
 
-def seconds_since_latest(infos: Sequence[CheckpointInfo]) -> float:
-    """How long ago the last of these steps was saved, or else how long we have been here."""
-    told = [info.time for info in infos[-1:] if info.time != _EPOCH]
-    return (dt.datetime.now(tz=dt.UTC) - max(told, default=_LOADED)).total_seconds()
+class SavedWork:
+    """The work since the latest step, or else since we were loaded.
+
+    A save before preemption saves it; others do not count.
+    """
+
+    def __init__(self, infos: Sequence[CheckpointInfo], *, counts: bool | None) -> None:
+        told = [info.time for info in infos[-1:] if info.time != _EPOCH]
+        now = dt.datetime.now(tz=dt.UTC)
+        self._seconds = (now - max(told, default=_LOADED)).total_seconds()
+        self._counts = counts
+
+    def record(self) -> None:
+        """Tell JAX of it, now that the step is visible."""
+        if self._counts:
+            name = "/jax/checkpoint/write/preempt/duration_saved_secs"
+            jax.monitoring.record_event_duration_secs(name, self._seconds)
 
 
 def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[CheckpointInfo]:
