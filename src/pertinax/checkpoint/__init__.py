@@ -57,6 +57,7 @@ from pertinax.checkpoint.handlers import JsonCheckpointHandler as JsonCheckpoint
 from pertinax.checkpoint.handlers import (
     NumpyRandomKeyCheckpointHandler as NumpyRandomKeyCheckpointHandler,
 )
+from pertinax.checkpoint.handlers import ProtoCheckpointHandler as ProtoCheckpointHandler
 from pertinax.checkpoint.handlers import PyTreeCheckpointHandler as PyTreeCheckpointHandler
 from pertinax.checkpoint.handlers import StandardCheckpointHandler as StandardCheckpointHandler
 from pertinax.checkpoint.options import AsyncOptions as AsyncOptions

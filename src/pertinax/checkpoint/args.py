@@ -15,6 +15,8 @@ from pertinax.checkpoint.handlers.array_checkpoint_handler import ArraySaveArgs 
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeArgs as Composite
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs as JsonRestore
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as JsonSave
+from pertinax.checkpoint.handlers.proto_checkpoint_handler import ProtoRestoreArgs as ProtoRestore
+from pertinax.checkpoint.handlers.proto_checkpoint_handler import ProtoSaveArgs as ProtoSave
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeRestoreArgs as PyTreeRestore,
 )
@@ -49,6 +51,8 @@ __all__ = [
     "JsonSave",
     "NumpyRandomKeyRestore",
     "NumpyRandomKeySave",
+    "ProtoRestore",
+    "ProtoSave",
     "PyTreeRestore",
     "PyTreeSave",
     "StandardRestore",

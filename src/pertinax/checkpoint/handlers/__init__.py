@@ -45,6 +45,13 @@ from pertinax.checkpoint.handlers.json_checkpoint_handler import (
 )
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs as JsonRestoreArgs
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonSaveArgs as JsonSaveArgs
+from pertinax.checkpoint.handlers.proto_checkpoint_handler import (
+    ProtoCheckpointHandler as ProtoCheckpointHandler,
+)
+from pertinax.checkpoint.handlers.proto_checkpoint_handler import (
+    ProtoRestoreArgs as ProtoRestoreArgs,
+)
+from pertinax.checkpoint.handlers.proto_checkpoint_handler import ProtoSaveArgs as ProtoSaveArgs
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeCheckpointHandler as PyTreeCheckpointHandler,
 )

@@ -1,21 +1,17 @@
 """The handler for values that JSON can say.
 
-Knows one small file. Knows nothing of arrays.
+Knows how such a value becomes text. Knows nothing of files or arrays.
 """
 
 import dataclasses
 import json
+from concurrent.futures import Future as Write
 from typing import Any
 
 from etils import epath
 
-from pertinax._core.open import read_file
-from pertinax._core.places import locate
-from pertinax._formats.item import write_file
-from pertinax._store.contract import Store
-from pertinax.checkpoint._adapt.saving import make_dirs
-from pertinax.checkpoint._adapt.stored import check_beside
-from pertinax.checkpoint._adapt.threads import run_coroutine, start
+from pertinax.checkpoint._adapt.text_file import TextFile, one_thread
+from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
@@ -37,31 +33,42 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
         multiprocessing_options: MultiprocessingOptions | None = None,
     ) -> None:
         self._filename = filename or METADATA_FILE
+        self._file = TextFile(self._filename, multiprocessing_options)
+        self._executor = one_thread("json_ch")
+
+    def _save_fn(self, x: Any, directory: epath.Path) -> int:
+        """Write `x`. Runs on the thread of the handler; a subclass may do it its own way."""
+        return self._file.write(directory, json.dumps(x)) if self._file.is_ours else 0
 
     async def async_save(
         self, directory: epath.Path, item: Any = None, args: "JsonSaveArgs | None" = None
     ) -> list[Future] | None:
-        """Write the value down, and begin to put it into its file.
+        """Take the value as it is now, and begin to write it; the future raises `TypeError` for
+        what JSON cannot say.
 
-        Raises `TypeError` for what JSON cannot say.
+        Raises `ValueError` for args that are not passed as such, or if nothing is given: to save
+        null, say `JsonSaveArgs(None)`.
         """
         if isinstance(item, CheckpointArgs):
-            raise ValueError(f"pass {type(item).__name__} with its keyword: args=...")
-        text = json.dumps(item if args is None else args.item)
-        store, path = locate(directory)
-        return [start(lambda: self._write(store, path, text.encode()), "pertinax-write-json")]
+            raise ValueError(
+                f"Make sure to specify kwarg name `args=` for an instance of {type(item).__name__}"
+            )
+        if args is not None:
+            item = args.item
+        elif item is None:
+            raise ValueError("there is nothing to save: JsonSaveArgs(None) saves null")
+        try:
+            value = json.loads(json.dumps(item))  # the program may change its own from now on
+        except (TypeError, ValueError, RecursionError) as error:
+            failed: Write[int] = Write()
+            failed.set_exception(error)
+            return [failed]
+        return [self._executor.submit(self._save_fn, value, directory)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the file."""
         for future in run_coroutine(self.async_save(directory, *args, **kwargs)) or ():
             future.result()
-
-    def _write(self, store: Store, path: str, text: bytes) -> None:
-        make_dirs(store, path)
-        file = f"{path}/{self._filename}"
-        if store.stat(file) is not None:
-            store.remove_file(file)
-        write_file(store, file, text)
 
     def restore(
         self, directory: epath.Path, item: Any = None, args: "JsonRestoreArgs | None" = None
@@ -71,11 +78,11 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
         Raises `FileNotFoundError` if it is not there, `CorruptCheckpoint` if it is not what was
         saved.
         """
-        store, path = locate(directory)
-        if store.stat(f"{path}/{self._filename}") is None:
-            raise FileNotFoundError(2, "no such file", f"{path}/{self._filename}")
-        check_beside(store, path, self._filename)
-        return json.loads(read_file(store, path, self._filename))
+        return json.loads(self._file.read(directory))
+
+    def close(self) -> None:
+        """Wait for what is being written. Nothing can be saved afterwards; restoring works."""
+        self._executor.shutdown()
 
 
 @register_with_handler(JsonCheckpointHandler, for_save=True)
