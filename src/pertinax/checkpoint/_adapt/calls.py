@@ -7,9 +7,8 @@ class. Knows nothing of handlers beyond their registration.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
 from pertinax.checkpoint._adapt.legacy import LegacyHandler
+from pertinax.checkpoint._adapt.telemetry import record_deprecated
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, get_registered_args_cls
 
 
@@ -33,7 +32,7 @@ def construct_args(
     given = _given(args, kwargs)
     if given is not None:
         return given
-    jax.monitoring.record_event("/jax/orbax/deprecation/checkpointer_legacy_args")
+    record_deprecated("checkpointer_legacy_args")
     if not isinstance(handler, LegacyHandler):  # whose own `save` may have such a parameter
         kwargs = {k: value for k, value in kwargs.items() if k != "args" or value is not None}
     return get_registered_args_cls(handler)[0 if for_save else 1](*args, **kwargs)

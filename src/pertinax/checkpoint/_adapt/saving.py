@@ -33,6 +33,7 @@ from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
 from pertinax._tree.flatten import children_of
 from pertinax._version import VERSION
+from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_held, record_written
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
 from pertinax.checkpoint.type_handlers import SaveArgs
@@ -54,8 +55,9 @@ def hold(item: Any, save_args: Any = None, options: SaveOptions = _DEFAULTS) -> 
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
+    began_ns = time.time_ns()
     content = prepare(item, _options(item, save_args, options), "hold", only_process())
-    facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": time.time_ns()}
+    facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": began_ns}
     return dataclasses.replace(content, facts={**content.facts, **facts})
 
 
@@ -64,18 +66,29 @@ def begin_write(
 ) -> "Future[None]":
     """Write `content` into `directory` on a thread; its end is returned."""
     store, path = locate(directory)
-    return start(lambda: _write(store, path, content, options), "pertinax-write-item")
+    future = start(lambda: _write(store, path, content, options), "pertinax-write-item")
+    record_held(_written_bytes(content), content.facts["saved_at_ns"])
+    return future
 
 
 def _write(store: Store, path: str, content: ItemContent, options: SaveOptions) -> None:
     check_room(store, path, content.plan.total_bytes)
     clear_item(store, path)
+    last_bytes_s = time.monotonic()
+
+    def progress(_: int) -> None:
+        nonlocal last_bytes_s
+        last_bytes_s = time.monotonic()
+
     with Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers:
-        write_item(store, path, content, workers=workers, progress=_ignore)
+        write_item(store, path, content, workers=workers, progress=progress)
+    described_s = time.monotonic() - last_bytes_s
+    record_written(_written_bytes(content), content.facts["saved_at_ns"], described_s)
 
 
-def _ignore(_: int) -> None:
-    pass
+def _written_bytes(content: ItemContent) -> int:
+    """Those of values, without the gaps between them, that this process writes."""
+    return sum(piece.length for piece in content.plan.pieces)
 
 
 def clear_item(store: Store, path: str) -> None:
@@ -137,6 +150,8 @@ def _options(item: Any, save_args: Any, options: SaveOptions) -> SaveOptions:
         return options
     found = align(item, save_args, "save_args")
     args = [one if isinstance(one, SaveArgs) else SaveArgs() for one in found]
+    if any(one.aggregate for one in args):
+        record_deprecated("aggregate")
     return dataclasses.replace(options, chunk_bytes=_limits(args), dtypes=_dtypes(args))
 
 

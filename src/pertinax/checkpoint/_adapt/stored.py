@@ -6,6 +6,7 @@ engine's.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -41,6 +42,7 @@ from pertinax.checkpoint._adapt.old_values import (
     want_aggregated,
     want_untyped,
 )
+from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_read
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
 from pertinax.checkpoint._adapt.wishes import Translator, Wanted
 from pertinax.checkpoint.type_handlers import RestoreArgs
@@ -88,12 +90,15 @@ class StoredTree:
         if translator.misfits:
             raise RestoreMismatch(self.opened.path, translator.misfits, len(self.leaves))
         orders = [Order(leaf, want.wish) for (leaf, _), want in zip(wanted, wishes, strict=True)]
+        began_s = time.monotonic()
         values = carry_out(self.opened, orders, self._options)
         translator.report()
-        return [
+        values = [
             value if want.finish is None else want.finish(value)
             for value, want in zip(values, wishes, strict=True)
         ]
+        record_read(values, began_s)
+        return values
 
     def _want(self, translator: Translator, leaf: int, args: RestoreArgs) -> Wanted:
         manifest = self.opened.manifest
@@ -119,6 +124,11 @@ def open_tree(
     opened = None
     if store.stat(f"{path}/{TREE_FILE}") is None:
         opened = open_old(store, path, old)
+        if opened is not None:
+            record_deprecated("missing_metadata")
+            if store.stat(f"{path}/{old.aggregate_file}") is None:
+                record_deprecated("missing_structure")
+                record_deprecated("inferred_structure")
     else:
         ours = detect_aside(store, path).kind == "pertinax"
         opened = open_item(store, path, path, ours, aggregate_file=old.aggregate_file)

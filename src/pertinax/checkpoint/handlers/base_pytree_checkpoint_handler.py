@@ -14,6 +14,7 @@ from pertinax._formats.layout import LayoutName, layout_name
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
+from pertinax.checkpoint._adapt.telemetry import record_merged
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
 from pertinax.checkpoint.future import Future
@@ -86,6 +87,10 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
             restore_args = None if args is None else args.restore_args
             return restore_all(directory, restore_args, budget_bytes=budget)
         return restore_into(directory, args.item, args.restore_args, budget_bytes=budget)
+
+    def finalize(self, directory: epath.Path) -> None:
+        """Put together what several processes have written; one process has nothing to do."""
+        record_merged(0.0)
 
     def metadata(self, directory: epath.Path) -> Any:
         """Dicts and lists with what is known of each leaf.

@@ -6,6 +6,7 @@ Knows the arguments of the mirrored API, old and new. The work is done by the ha
 import dataclasses
 from typing import Any
 
+import jax
 from etils import epath
 
 from pertinax._formats.detect import AGGREGATE_FILE
@@ -13,6 +14,7 @@ from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
+from pertinax.checkpoint._adapt.telemetry import record_deprecated
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint._adapt.transformed import restore_by_function, restore_transformed
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
@@ -44,6 +46,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
         type_handler_registry: Any = None,
         handler_impl: BasePyTreeCheckpointHandler | None = None,
     ) -> None:
+        jax.monitoring.record_event("/jax/orbax/pytree_checkpoint_handler/init/ocdbt")
         self._old = OldLayout(aggregate_filename or AGGREGATE_FILE, by_directories=not use_ocdbt)
         self._handler_impl = handler_impl or BasePyTreeCheckpointHandler(
             save_concurrent_bytes=_bytes_of(save_concurrent_gb),
@@ -118,6 +121,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
                 directory, given.item, given.restore_args, given.legacy_transform_fn, old=self._old
             )
         if given.transforms is not None:
+            record_deprecated("apply_transformations")
             return self._transformed(directory, given)
         if self._knows_more_of(directory):
             if given.item is None:
