@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 Work = Callable[[Callable[[int, int], None]], None]
 """What the thread does; it is given a function to report bytes written and bytes in all."""
 

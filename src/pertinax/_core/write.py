@@ -29,7 +29,7 @@ from pertinax._version import VERSION
 from pertinax.errors import StorageFull
 
 _ALONE: Final = Monologue()
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _HANDLERS: Final = "orbax.checkpoint._src.handlers."
 TREE_HANDLER: Final = _HANDLERS + "pytree_checkpoint_handler.PyTreeCheckpointHandler"
 JSON_HANDLER: Final = _HANDLERS + "json_checkpoint_handler.JsonCheckpointHandler"

@@ -15,7 +15,7 @@ from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import hide, remove_tree
 from pertinax.errors import CheckpointNotFound
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 # An error carries its traceback, and a broken disk has no end of them.
 _REMEMBERED: Final = 100
 

@@ -22,7 +22,7 @@ from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible, join_path, parse_leftover
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, PertinaxError
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 METRICS_ITEM: Final = "metrics"
 """The item, and the file in it, that holds the metrics of a step; Orbax calls them so."""

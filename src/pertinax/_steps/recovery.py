@@ -13,7 +13,7 @@ from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import clean_leftovers
 from pertinax.errors import CheckpointNotFound, StorageError
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 
 def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:

@@ -23,7 +23,7 @@ from pertinax._store.contract import Store
 from pertinax._store.leftovers import find_visible, join_path
 from pertinax.errors import CheckpointExists
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final

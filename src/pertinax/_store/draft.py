@@ -28,7 +28,7 @@ from pertinax.errors import CheckpointExists
 
 Exists = Literal["error", "replace", "skip"]
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 # Each try loses only to another process that published, deleted or restored the same checkpoint
 # meanwhile.
 _TRIES: Final = 3

@@ -14,7 +14,7 @@ import jax
 from pertinax._version import VERSION
 from pertinax.typing import PathLike
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 
 class AbstractCheckpointer(abc.ABC):

@@ -5,10 +5,11 @@ thread and the publication are the engine's.
 """
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import jax
 
@@ -17,6 +18,7 @@ from pertinax.checkpoint._adapt.calls import save_args_of
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.publish import Place, abandon, choose_place, publish
 from pertinax.checkpoint._adapt.step_notes import StepNotes, background_notes
+from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 from pertinax.checkpoint.checkpointer import Checkpointer
@@ -28,6 +30,7 @@ from pertinax.checkpoint.options import AsyncOptions, FileOptions, Multiprocessi
 from pertinax.checkpoint.path.atomicity import TemporaryPath
 from pertinax.typing import PathLike
 
+_LOG: Final = logging.getLogger(__name__)
 _DURATIONS = "/jax/checkpoint/write/async/"
 
 
@@ -105,6 +108,7 @@ class AsyncCheckpointer(Checkpointer):
         self.wait_until_finished()
         jax.monitoring.record_event("/jax/orbax/write/async/start")
         place = choose_place(directory, force=force)
+        _LOG.info("%s save begins path=%s", teller(), place.final)
         given = save_args_of(self._handler, args, kwargs)
         path, result = run_coroutine(self._start(place, given))
         futures = list(flat_futures(result))
@@ -142,25 +146,31 @@ class AsyncCheckpointer(Checkpointer):
         self._writer = threading.get_ident()
         threading.current_thread().name = f"async_save_{number}"
         try:
+            _LOG.info("%s background save begins path=%s", teller(), place.final)
             _record("commit_future_count", len(futures))
             _wait_for_all(futures)
+            _LOG.info("%s all is written writes=%d path=%s", teller(), len(futures), place.final)
             _record("commit_duration_sec", time.monotonic() - began_s)
             self._meet("async_write_complete", place, number)
             if self._meeting.is_primary:
                 self._commit(path, place, begun_ns)
             self._meet("async_commit_complete", place, number)
         except BaseException:
+            _LOG.exception("%s background save failed path=%s", teller(), place.final)
             abandon(path)
             raise
         finally:
             self._writer = None
+        _LOG.info("%s background save is done path=%s", teller(), place.final)
         _record("total_duration_secs", time.time() - begun_ns / 1e9)
         _record("thread_duration_sec", time.monotonic() - began_s)
 
     def _commit(self, path: TemporaryPath, place: Place, begun_ns: int) -> None:
+        _LOG.info("%s handler finalizes path=%s", teller(), place.final)
         self._handler.finalize(path.get())
         callback = self._async_options.post_finalization_callback
         if callback is not None:
+            _LOG.info("%s post_finalization_callback is called path=%s", teller(), place.final)
             callback()
         publish(path, place, self._handler, begun_ns=begun_ns)
 
@@ -194,7 +204,9 @@ class AsyncCheckpointer(Checkpointer):
             return
         pending, self._pending = self._pending, None
         if pending is not None:
+            _LOG.info("%s[wait_until_finished] waits path=%s", teller(), pending.path)
             pending.result()
+            _LOG.info("%s[wait_until_finished] has waited path=%s", teller(), pending.path)
         self._notes.wait_until_finished()
 
     def close(self) -> None:

@@ -360,7 +360,7 @@ class CheckpointManager(AbstractCheckpointManager):
         jax.monitoring.record_event_duration_secs(
             "/jax/checkpoint/write/remove_steps_duration_secs", time.time() - begun
         )
-        _LOG.info("%s save is done", teller(step))
+        _LOG.info("%s save is done path=%s", teller(step), self._places.new(step))
 
     # ----------------------------------------------------------------------------------- restoring
 

@@ -4,8 +4,9 @@ Knows the order of a save: name, temporary path, handler, finalize, publish. The
 them.
 """
 
+import logging
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import jax
 from etils import epath
@@ -24,6 +25,7 @@ from pertinax.checkpoint._adapt.publish import (
 )
 from pertinax.checkpoint._adapt.step_notes import StepNotes, blocking_notes
 from pertinax.checkpoint._adapt.stored import check_files
+from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
@@ -31,6 +33,8 @@ from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeC
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import atomicity
 from pertinax.typing import PathLike
+
+_LOG: Final = logging.getLogger(__name__)
 
 __all__ = [
     "CheckpointArgs",
@@ -118,7 +122,9 @@ class Checkpointer(AbstractCheckpointer):
         begun_ns = time.time_ns()
         jax.monitoring.record_event("/jax/orbax/write/start")
         place = choose_place(directory, force=force)
+        _LOG.info("%s save begins path=%s", teller(), place.final)
         given = save_args_of(self._handler, args, kwargs)
+        _LOG.debug("%s handler=%s args=%s", teller(), type(self._handler), type(given))
         path = run_coroutine(self._begin(place))
         try:
             self._handler.save(path.get(), args=given)
@@ -130,6 +136,7 @@ class Checkpointer(AbstractCheckpointer):
         except BaseException:
             abandon(path)
             raise
+        _LOG.info("%s save is done path=%s", teller(), place.final)
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Restore what `args` ask for.
@@ -138,12 +145,14 @@ class Checkpointer(AbstractCheckpointer):
         does not fit.
         """
         found = find_finished(directory)
+        _LOG.info("%s restore begins path=%s", teller(), found)
         given = restore_args_of(self._handler, args, kwargs)
         handler: Any = self._handler
         if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
             check_files(found)
         restored = self._handler.restore(found, args=given)
         self._meeting.gather("Checkpointer:restore", found.name)
+        _LOG.info("%s restore is done path=%s", teller(), found)
         return restored
 
     def metadata(self, directory: PathLike) -> Any | None:

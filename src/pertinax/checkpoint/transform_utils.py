@@ -20,7 +20,7 @@ from pertinax.checkpoint.tree import from_flat_dict, is_empty_node, to_flat_dict
 from pertinax.checkpoint.type_handlers import RestoreArgs
 from pertinax.errors import PertinaxError
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _EVENT: Final = "/jax/orbax/deprecation/apply_transformations"
 
 ValueFn = Callable[..., Any]

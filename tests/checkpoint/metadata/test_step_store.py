@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_a_manager_opens_over_an_empty_note(tmp_path):
     note_of(tmp_path / "0").write_bytes(b"")
     with ocp.CheckpointManager(tmp_path) as manager:
         assert manager.all_steps() == [0]
+
+
+@pytest.mark.row("R201", "R202")
+@pytest.mark.parametrize("background", [True, False])
+def test_each_step_has_a_note_with_the_time_of_its_commit(tmp_path, background):
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=background)
+    begun_ns = time.time_ns()
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        manager.save(0, args=ocp.args.StandardSave({"a": np.arange(3)}))
+    assert note_of(tmp_path / "0").is_file()
+    found = checkpoint_metadata_store(enable_write=False).read(tmp_path / "0")
+    assert begun_ns <= found.init_timestamp_nsecs <= found.commit_timestamp_nsecs <= time.time_ns()
 
 
 @pytest.mark.row("R300")

@@ -12,7 +12,7 @@ from typing import Final, final
 
 from pertinax.checkpoint._adapt.telling import teller
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final

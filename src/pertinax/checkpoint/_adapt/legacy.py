@@ -19,7 +19,7 @@ from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 
 class UnusableArgs(TypeError, AttributeError):

@@ -31,7 +31,7 @@ from pertinax.checkpoint.handlers.handler_registration import (
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
 from pertinax.checkpoint.options import AsyncOptions
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 
 DEFAULT_ITEM_NAME: Final = "default"
 DESCRIPTOR_ITEM_NAME: Final = "descriptor"

@@ -14,7 +14,7 @@ from pertinax.checkpoint._adapt.retention import ManagerRetention, Quality
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import step as step_lib
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 # What a manager that only reads does not do, and the values that say so.
 _READ_ONLY_VALUES: Final = (
     *(("max_to_keep", None), ("keep_time_interval", None), ("keep_period", None)),

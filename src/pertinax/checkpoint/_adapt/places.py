@@ -17,7 +17,7 @@ from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions,
 from pertinax.checkpoint.path import step as step_lib
 from pertinax.errors import CheckpointNotFound
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 
 
 def plain_step(step: Any) -> int:

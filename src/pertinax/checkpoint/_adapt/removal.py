@@ -15,7 +15,7 @@ from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import find_visible, join_path, parent_of
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final

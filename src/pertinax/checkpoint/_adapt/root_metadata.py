@@ -15,7 +15,7 @@ from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
 
-_LOG: Final = logging.getLogger("pertinax.checkpoint.checkpoint_manager")
+_LOG: Final = logging.getLogger(__name__)
 METADATA_ITEM_NAME: Final = "metadata"
 # Orbax 0.12 keeps the note of the program in here, beside one of its own.
 _NEWER_FILE: Final = "_ROOT_METADATA"

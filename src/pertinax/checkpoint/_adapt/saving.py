@@ -40,7 +40,7 @@ from pertinax.checkpoint.type_handlers import SaveArgs
 from pertinax.errors import CorruptCheckpoint
 from pertinax.typing import PathLike
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _OUR_FILES = frozenset({LEDGER_FILE, TREE_FILE, SHARDING_FILE, STRINGS_FILE, MANIFEST_FILE})
 _OUR_DIRS = frozenset({ARRAY_METADATAS_DIR, "d"})
 _DEFAULTS = SaveOptions()

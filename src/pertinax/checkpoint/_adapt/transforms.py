@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pertinax.checkpoint.tree import to_flat_dict
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 Names = tuple[str, ...]
 """The keys of a leaf as text."""
 

@@ -18,7 +18,7 @@ from pertinax._tree.paths import path_text
 from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, RestoreArgs, is_empty_typestr
 from pertinax.errors import Misfit
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _RECORDED: Final[Mapping[str, str]] = {
     "jax": "jax",
     "key": "key",

@@ -36,7 +36,7 @@ from pertinax.checkpoint.handlers.handler_registration import (
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import atomicity
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _NO_ITEM: Final = "LOCKED"
 RESERVED_ITEM_NAMES: Sequence[str] = ()
 

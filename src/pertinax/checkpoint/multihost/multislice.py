@@ -41,7 +41,7 @@ __all__ = [
     "tree_memory_per_device",
 ]
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _COPIES: Final = 3  # of the data that a device holds during a broadcast: its own, stacked, and sent
 _MEMORY_BYTES: Final[Mapping[str, int]] = {
     "TPU v3": 16_000_000_000,

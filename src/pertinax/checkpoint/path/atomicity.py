@@ -24,6 +24,7 @@ from pertinax._store.local import sync_file
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.step_notes import StepNotes
+from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.multihost import counters
 from pertinax.checkpoint.options import FileOptions, MultiprocessingOptions
 from pertinax.checkpoint.path import step as step_lib
@@ -299,7 +300,7 @@ def on_commit_callback(tmp_dir: TemporaryPath, *, checkpoint_start_time: float) 
     tmp_dir.finalize()
     step_lib.record_saved_duration(checkpoint_start_time)
     jax.monitoring.record_event("/jax/orbax/write/success")
-    _LOG.info("published path=%s", tmp_dir.get_final())
+    _LOG.info("%s published path=%s", teller(), tmp_dir.get_final())
 
 
 def _get_tmp_directory(final_path: epath.Path) -> epath.Path:

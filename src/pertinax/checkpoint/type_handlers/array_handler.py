@@ -50,7 +50,7 @@ from pertinax.checkpoint.type_handlers.stored_arrays import (
     open_stored,
 )
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _LOCAL_DRIVERS: Final = frozenset({"file", "memory"})
 
 

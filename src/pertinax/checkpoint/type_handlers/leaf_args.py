@@ -13,7 +13,7 @@ import numpy as np
 
 from pertinax.checkpoint._registry import LAST_SAID
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _SILENCE_S: Final = 12 * 3600
 
 

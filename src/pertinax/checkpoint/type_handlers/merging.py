@@ -12,7 +12,7 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._formats.merged import merge_item
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 
 
 async def merge_ocdbt_per_process_files(

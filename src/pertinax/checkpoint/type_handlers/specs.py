@@ -21,7 +21,7 @@ from pertinax.checkpoint.serialization.tensorstore_utils import ArrayWriteSpec, 
 from pertinax.checkpoint.type_handlers.contract import ParamInfo
 from pertinax.checkpoint.type_handlers.leaf_args import RestoreArgs, SaveArgs
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 SHARDING_FILENAME: Final = "_sharding"
 
 

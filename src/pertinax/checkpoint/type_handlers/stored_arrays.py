@@ -17,7 +17,7 @@ from pertinax.checkpoint.type_handlers.contract import ParamInfo
 from pertinax.checkpoint.type_handlers.specs import check_files_of
 
 T = TypeVar("T")
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _METRIC_PREFIXES: Final = ("/tensorstore", "/mallocz", "/tcmalloc/")
 
 
