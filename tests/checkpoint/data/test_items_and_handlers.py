@@ -322,7 +322,10 @@ def test_all_items_or_none(tmp_path: Path):
             raise OSError("stop")
 
     items = Composite(
-        a=Json(1), b=Standard({"w": np.ones(3)}), c=WordsSave("x"), d=ocp.args.PyTreeSave({"s": "t"})
+        a=Json(1),
+        b=Standard({"w": np.ones(3)}),
+        c=WordsSave("x"),
+        d=ocp.args.PyTreeSave({"s": "t"}),
     )
     registry = ocp.DefaultCheckpointHandlerRegistry()
     registry.add("c", WordsSave, Stops())

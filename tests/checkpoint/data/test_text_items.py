@@ -21,12 +21,8 @@ def message_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="c.proto", package="test", syntax="proto3")
     message = file.message_type.add(name="Config")
     field = descriptor_pb2.FieldDescriptorProto
-    message.field.add(
-        name="layers", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL
-    )
-    message.field.add(
-        name="names", number=2, type=field.TYPE_STRING, label=field.LABEL_REPEATED
-    )
+    message.field.add(name="layers", number=1, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
+    message.field.add(name="names", number=2, type=field.TYPE_STRING, label=field.LABEL_REPEATED)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("test.Config"))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
+import jax
 import numpy as np
 
 from pertinax._core.open import read_file
@@ -31,13 +32,13 @@ from pertinax._hosts import only_process
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
-from pertinax._tree.flatten import children_of
+from pertinax._tree.flatten import children_of, flatten
 from pertinax._version import VERSION
 from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_held, record_written
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
 from pertinax.checkpoint.type_handlers import SaveArgs
-from pertinax.errors import CorruptCheckpoint
+from pertinax.errors import CorruptCheckpoint, PertinaxError, UnsupportedLeaf
 from pertinax.typing import PathLike
 
 _LOG: Final = logging.getLogger(__name__)
@@ -47,18 +48,31 @@ _DEFAULTS = SaveOptions()
 _SMALL_CHUNK_BYTES = 1 << 20
 
 
+class DeletedArray(PertinaxError, RuntimeError, ValueError):
+    """An array was deleted or donated before it was saved; JAX raises `RuntimeError` for that."""
+
+
 def hold(item: Any, save_args: Any = None, options: SaveOptions = _DEFAULTS) -> ItemContent:
     """Understand `item` and hold its bytes: then the program may change what it passed in.
 
-    What `save_args` say of leaves is added to the options. Raises `UnsupportedLeaf`, or
-    `ValueError` for an empty item or `save_args` of another structure.
+    What `save_args` say of leaves is added to the options. Raises `UnsupportedLeaf`,
+    `DeletedArray`, or `ValueError` for an empty item or `save_args` of another structure.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
     began_ns = time.time_ns()
-    content = prepare(item, _options(item, save_args, options), "hold", only_process())
+    try:
+        content = prepare(item, _options(item, save_args, options), "hold", only_process())
+    except UnsupportedLeaf as error:
+        if _has_deleted_array(item):
+            raise DeletedArray(str(error)) from error
+        raise
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": began_ns}
     return dataclasses.replace(content, facts={**content.facts, **facts})
+
+
+def _has_deleted_array(item: Any) -> bool:
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in flatten(item).leaves)
 
 
 def begin_write(

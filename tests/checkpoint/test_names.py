@@ -1,0 +1,245 @@
+"""The names of the door: all that Orbax 0.8.0 promises are there, and are what they say."""
+
+import dataclasses
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import pytest
+
+import pertinax
+from pertinax import checkpoint as ocp
+
+TOP = """
+AbstractCheckpointer Checkpointer AsyncCheckpointer PyTreeCheckpointer StandardCheckpointer
+CheckpointHandler AsyncCheckpointHandler ArrayCheckpointHandler CompositeCheckpointHandler
+JsonCheckpointHandler ProtoCheckpointHandler PyTreeCheckpointHandler StandardCheckpointHandler
+JaxRandomKeyCheckpointHandler NumpyRandomKeyCheckpointHandler BasePyTreeCheckpointHandler
+CheckpointHandlerRegistry DefaultCheckpointHandlerRegistry
+SaveArgs RestoreArgs ArrayRestoreArgs
+Transform RestoreTransform apply_transformations merge_trees Future
+CheckpointManager CheckpointManagerOptions AbstractCheckpointManager AsyncOptions
+"""
+MODULES = """
+aggregate_handlers args checkpoint_utils handlers logging metadata msgpack_utils multihost options
+path serialization step test_utils transform_utils tree type_handlers utils
+checkpoint_args checkpointer async_checkpointer pytree_checkpointer standard_checkpointer
+abstract_checkpointer future checkpoint_manager abstract_checkpoint_manager
+"""
+ARGS = """
+StandardSave StandardRestore PyTreeSave PyTreeRestore ArraySave ArrayRestore JsonSave JsonRestore
+ProtoSave ProtoRestore JaxRandomKeySave JaxRandomKeyRestore NumpyRandomKeySave NumpyRandomKeyRestore
+Composite
+"""
+REGISTRATION = """
+CheckpointArgs register_with_handler get_registered_handler_cls get_registered_args_cls
+has_registered_args
+"""
+INSIDE: Mapping[str, str] = MappingProxyType(
+    {
+        "metadata": """
+            StepMetadata CheckpointMetadataStore checkpoint_metadata_store ShardingMetadata
+            NamedShardingMetadata SingleDeviceShardingMetadata GSPMDShardingMetadata
+            PositionalShardingMetadata ArrayMetadata StringMetadata ScalarMetadata StorageMetadata
+            Metadata value tree""",
+        "metadata.value": "Metadata ArrayMetadata StringMetadata ScalarMetadata StorageMetadata",
+        "metadata.tree": "ValueMetadataEntry",
+        "tree": """
+            PyTree PyTreeOf PyTreeKey PyTreePath get_param_names serialize_tree deserialize_tree
+            to_flat_dict from_flat_dict to_shape_dtype_struct is_dict_key is_sequence_key
+            is_empty_node is_empty_or_leaf get_key_name tuple_path_from_keypath
+            from_flattened_with_keypath""",
+        "handlers": """
+            handler_registration CheckpointHandlerRegistry DefaultCheckpointHandlerRegistry
+            BasePyTreeCheckpointHandler CompositeResults CompositeOptions""",
+        "handlers.handler_registration": """
+            CheckpointHandlerRegistry DefaultCheckpointHandlerRegistry AlreadyExistsError
+            NoEntryError""",
+        "future": "Future NoopFuture ChainedFuture ThreadRaisingException",
+        "options": "AsyncOptions MultiprocessingOptions FileOptions",
+        "path": "step atomicity format_utils async_utils",
+        "path.atomicity": """
+            TemporaryPath AtomicRenameTemporaryPath CommitFileTemporaryPath create_all
+            get_default_temporary_path_class on_commit_callback TMP_DIR_SUFFIX""",
+        "multihost": """
+            BarrierSyncFn broadcast_one_to_all get_barrier_sync_fn is_primary_host process_index
+            sync_global_processes unique_barrier_key reached_preemption counters multislice""",
+        "logging": """
+            AbstractLogger StandardLogger CompositeLogger abstract_logger standard_logger
+            composite_logger step_statistics""",
+        "checkpointer": "Checkpointer construct_checkpoint_args get_legacy_handler_wrapper",
+        "checkpoint_args": REGISTRATION,
+        "args": REGISTRATION,
+    }
+)
+
+
+@pytest.mark.parametrize("name", TOP.split())
+def test_a_name_is_there(name: str):
+    found = getattr(ocp, name)
+    assert inspect.isclass(found) or inspect.isfunction(found) or name == "Future"
+    assert inspect.getdoc(found)
+
+
+@pytest.mark.parametrize("name", MODULES.split())
+def test_a_module_is_there_by_attribute_and_by_path(name: str):
+    path = "path.step" if name == "step" else name
+    module = importlib.import_module(f"pertinax.checkpoint.{path}")
+    assert isinstance(module, ModuleType)
+    assert getattr(ocp, name) is module
+
+
+@pytest.mark.parametrize("home", INSIDE)
+def test_what_a_module_promises_is_in_it(home: str):
+    module = importlib.import_module(f"pertinax.checkpoint.{home}")
+    absent = []
+    for name in INSIDE[home].split():
+        if not hasattr(module, name):
+            try:
+                importlib.import_module(f"{module.__name__}.{name}")
+            except ImportError:
+                absent.append(name)
+    assert absent == []
+
+
+@pytest.mark.row("R104", "R124")
+@pytest.mark.parametrize("name", ARGS.split())
+def test_args_have_a_short_and_a_long_name_and_a_handler(name: str):
+    short = getattr(ocp.args, name)
+    assert getattr(ocp.handlers, f"{name}Args") is short
+    assert issubclass(short, ocp.args.CheckpointArgs)
+    handler = ocp.args.get_registered_handler_cls(short)
+    assert handler is getattr(ocp, f"{name.removesuffix('Save').removesuffix('Restore')}" + HANDLER)
+    assert short in ocp.args.get_registered_args_cls(handler)
+
+
+HANDLER = "CheckpointHandler"
+FIELDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "StandardSave": {"item": ..., "save_args": None},
+        "StandardRestore": {"item": None, "strict": True},
+        "PyTreeSave": {
+            "item": ...,
+            "save_args": None,
+            "ocdbt_target_data_file_size": None,
+            "enable_pinned_host_transfer": True,
+        },
+        "PyTreeRestore": {
+            "item": None,
+            "restore_args": None,
+            "transforms": None,
+            "transforms_default_to_original": True,
+            "legacy_transform_fn": None,
+        },
+        "ArraySave": {"item": ..., "save_args": None},
+        "ArrayRestore": {"item": None, "restore_args": None},
+        "JsonSave": {"item": ...},
+        "JsonRestore": {"item": None},
+        "ProtoSave": {"item": ...},
+        "ProtoRestore": {"item": ...},
+        "JaxRandomKeySave": {"item": ..., "save_args": None},
+        "JaxRandomKeyRestore": {"restore_args": None},
+        "NumpyRandomKeySave": {"item": ...},
+        "NumpyRandomKeyRestore": {},
+    }
+)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_args_have_their_fields_in_order_and_with_their_defaults(name: str):
+    fields = dataclasses.fields(getattr(ocp.args, name))
+    found = {
+        field.name: ... if field.default is dataclasses.MISSING else field.default
+        for field in fields
+    }
+    assert list(found.items()) == list(FIELDS[name].items())
+
+
+def test_base_args_have_the_same_fields():
+    names = [field.name for field in dataclasses.fields(ocp.handlers.BasePyTreeSaveArgs)]
+    assert names == list(FIELDS["PyTreeSave"])
+    restore = ocp.handlers.BasePyTreeRestoreArgs()
+    assert dataclasses.astuple(restore) == (None, None)
+
+
+def test_one_name_two_classes():
+    assert ocp.handlers.ArrayRestoreArgs is not ocp.ArrayRestoreArgs
+    assert ocp.handlers.ArrayRestoreArgs is ocp.args.ArrayRestore
+    assert ocp.type_handlers.ArrayRestoreArgs is ocp.ArrayRestoreArgs
+
+
+@pytest.mark.row("R104")
+def test_the_registration_is_the_same_by_both_names():
+    for name in REGISTRATION.split():
+        assert getattr(ocp.args, name) is getattr(ocp.checkpoint_args, name)
+
+
+def test_the_version_is_ours():
+    assert ocp.__version__ == pertinax.__version__
+
+
+def test_multihost_is_the_public_module_from_the_first_import_on():
+    program = (
+        "import pertinax.checkpoint as ocp\n"
+        "assert ocp.multihost.__name__ == 'pertinax.checkpoint.multihost'\n"
+        "assert ocp.multihost.counters and ocp.multihost.multislice\n"
+        "import pertinax.checkpoint.multihost as public\n"
+        "assert public is ocp.multihost\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+POSITIONAL: Mapping[str, str] = MappingProxyType(
+    {
+        "Checkpointer": "handler",
+        "AsyncCheckpointer": "handler timeout_secs",
+        "PyTreeCheckpointer": "primary_host use_ocdbt use_zarr3",
+        "StandardCheckpointer": "",
+        "PyTreeCheckpointHandler": "aggregate_filename",
+        "BasePyTreeCheckpointHandler": "",
+        "StandardCheckpointHandler": "",
+        "JsonCheckpointHandler": "filename",
+        "ProtoCheckpointHandler": "filename",
+        "ArrayCheckpointHandler": "checkpoint_name",
+        "CompositeCheckpointHandler": "item_names",
+        "DefaultCheckpointHandlerRegistry": "other_registry",
+    }
+)
+KEYWORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "Checkpointer": """
+            multiprocessing_options file_options checkpoint_metadata_store temporary_path_class""",
+        "AsyncCheckpointer": """
+            async_options multiprocessing_options file_options checkpoint_metadata_store
+            temporary_path_class""",
+        "StandardCheckpointer": """
+            async_options multiprocessing_options file_options checkpoint_metadata_store
+            temporary_path_class kwargs""",
+        "PyTreeCheckpointHandler": """
+            save_concurrent_gb restore_concurrent_gb use_ocdbt use_zarr3 multiprocessing_options
+            type_handler_registry handler_impl""",
+        "BasePyTreeCheckpointHandler": """
+            save_concurrent_bytes restore_concurrent_bytes use_ocdbt use_zarr3
+            multiprocessing_options type_handler_registry enable_post_merge_validation""",
+        "StandardCheckpointHandler": """
+            save_concurrent_gb restore_concurrent_gb multiprocessing_options""",
+        "JsonCheckpointHandler": "multiprocessing_options",
+        "ProtoCheckpointHandler": "multiprocessing_options",
+        "CompositeCheckpointHandler": "composite_options handler_registry items_and_handlers",
+    }
+)
+
+
+@pytest.mark.row("R211", "R213")
+@pytest.mark.parametrize("name", POSITIONAL)
+def test_constructors_take_what_they_promise_in_order(name: str):
+    parameters = inspect.signature(getattr(ocp, name)).parameters.values()
+    keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    by_place = [one.name for one in parameters if one.kind not in keyword]
+    by_name = [one.name for one in parameters if one.kind in keyword]
+    assert by_place == POSITIONAL[name].split()
+    assert set(by_name) == set(KEYWORDS.get(name, "").split())
