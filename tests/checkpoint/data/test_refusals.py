@@ -1,4 +1,4 @@
-"""What cannot be saved or asked for is refused: the builtin that Orbax raises, and words that help."""
+"""What cannot be saved or asked for is refused, with the builtin that Orbax raises."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def test_args_belong_behind_their_keyword(kind: str, tmp_path: Path):
 @pytest.mark.parametrize("item", [{}, [], (), None], ids=str)
 def test_nothing_is_not_saved(item: Any, tmp_path: Path):
     for handler in (ocp.PyTreeCheckpointHandler(), ocp.StandardCheckpointHandler()):
-        with pytest.raises(ValueError, match="Found empty item|Must provide item"):
+        with pytest.raises(ValueError, match=r"Found empty item|Must provide item"):
             handler.save(tmp_path / "it", item)
     base = ocp.BasePyTreeCheckpointHandler()
     with pytest.raises(ValueError, match="Found empty item"):
