@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 import pertinax
+from pertinax._core.options import SaveOptions
+from pertinax._core.prepare import prepare
+from pertinax._core.write import Contents, write_checkpoint
+from pertinax._plan.topology import ALONE
 from pertinax._store.leftovers import clean_leftovers
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CheckpointNotFound
@@ -60,6 +64,21 @@ def save(store):
 
 def save_async(store):
     pertinax.save_async(PATH, NEW, store=store).result()
+
+
+def save_directory(store):
+    pertinax.save(PATH, NEW, store=store, layout="directory+zarr3", compression="zstd")
+
+
+def save_files(store):
+    """Into several data files, some of them with compressed chunks."""
+    options = SaveOptions(file_bytes=50_000, compression="zstd")
+    contents = Contents({"": prepare(NEW, options, "borrow", ALONE)})
+    write_checkpoint(store, PATH, contents, options)
+
+
+def replace_by_directory(store):
+    pertinax.save(PATH, NEW, store=store, exists="replace", layout="directory+zarr2")
 
 
 def replace(store):

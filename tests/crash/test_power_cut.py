@@ -14,8 +14,11 @@ from tests.crash.scenes import (
     disk,
     replace,
     replace_async,
+    replace_by_directory,
     save,
     save_async,
+    save_directory,
+    save_files,
     seen,
 )
 
@@ -27,6 +30,9 @@ CASES = [
     pytest.param(OLD, replace, True, id="replace"),
     pytest.param(OLD, replace_async, True, id="replace_async"),
     pytest.param(OLD, replace, False, id="replace-without-exchange"),
+    pytest.param(None, save_files, True, id="save-files"),
+    pytest.param(None, save_directory, True, id="save-directory"),
+    pytest.param(OLD, replace_by_directory, True, id="replace-by-directory"),
 ]
 
 

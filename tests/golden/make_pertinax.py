@@ -24,6 +24,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 HERE = Path(__file__).parent
 Point = namedtuple("Point", "x y")
+CASES = {
+    "plain": {},
+    "zstd": {"compression": "zstd", "chunk_bytes": 256},
+    "zarr3": {"layout": "ocdbt+zarr3"},
+    "directory": {"layout": "directory+zarr2", "chunk_bytes": 1024},
+}
 
 
 def golden_tree():
@@ -59,7 +65,7 @@ def main():
     from tests.golden.make_pertinax import golden_tree  # not of __main__: files name the classes
 
     root = HERE / f"pertinax-{VERSION}"
-    for name, options in {"plain": {}, "zstd": {"compression": "zstd", "chunk_bytes": 256}}.items():
+    for name, options in CASES.items():
         if not (root / name).exists():
             pertinax.save(root / name, golden_tree(), **options)
             print("wrote", root / name)
