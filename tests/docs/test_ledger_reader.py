@@ -71,6 +71,13 @@ def test_the_reader_of_the_page_reads_what_we_write(
     same(ledger_reader.read(tmp_path / "a"), saved)
 
 
+@pytest.mark.parametrize("layout", ["ocdbt+zarr3", "directory+zarr2", "directory+zarr3"])
+def test_the_reader_of_the_page_does_not_care_about_the_layout(tmp_path: Path, layout: Any) -> None:
+    saved = state()
+    pertinax.save(tmp_path / "a", saved, layout=layout, chunk_bytes=4096, compression="zstd")
+    same(ledger_reader.read(tmp_path / "a"), saved)
+
+
 def test_the_reader_of_the_page_reads_a_step_of_a_manager(tmp_path: Path) -> None:
     with pertinax.Manager(tmp_path) as manager:
         manager.save(7, state(), metrics={"loss": 0.5})
