@@ -52,6 +52,7 @@ class SaveOptions:
         taken_name: what no leaf may be called in such a layout, for readers look for a file there.
         threads: how many threads write.
         budget_bytes: how much may be on its way to the disk at a time; None: what threads carry.
+        pinned: whether large arrays leave accelerators by way of page-locked memory.
         mode: permission bits of new directories, before the umask.
     """
 
@@ -65,6 +66,7 @@ class SaveOptions:
     taken_name: str | None = "checkpoint"
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     budget_bytes: int | None = None
+    pinned: bool = False
     mode: int = 0o777
 
     def __post_init__(self) -> None:

@@ -117,7 +117,7 @@ def _prepare(
         ],
         file_bytes=options.file_bytes or 0,
     )
-    snapshot = take(plan, live, flat.paths, mode)
+    snapshot = take(plan, live, flat.paths, mode, pinned=options.pinned)
     values = {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None}
     return ItemContent(
         flat.root,

@@ -20,8 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pertinax._device import transfer
 from pertinax._device.inspect import LiveLeaf
-from pertinax._plan.write import WritePlan
+from pertinax._plan.write import SMALL_BYTES, WritePlan
 from pertinax._tree.paths import Path, path_text
 from pertinax.errors import SnapshotChanged
 
@@ -75,10 +76,18 @@ class Snapshot:
 
 
 def take(
-    plan: WritePlan, leaves: Sequence[LiveLeaf], paths: Sequence[Path], mode: Mode
+    plan: WritePlan,
+    leaves: Sequence[LiveLeaf],
+    paths: Sequence[Path],
+    mode: Mode,
+    *,
+    pinned: bool = False,
 ) -> Snapshot:
-    """Hold the bytes of all pieces of `plan`: every array may then be donated or deleted."""
-    _start_transfers(leaves)
+    """Hold the bytes of all pieces of `plan`: every array may then be donated or deleted.
+
+    `pinned`: large arrays come from accelerators by way of page-locked memory.
+    """
+    leaves = [_on_the_way(leaf, pinned=pinned) for leaf in leaves]
     hosts = _Hosts(leaves, mode)
     packed = fresh_buffer(plan.packed_bytes)
     for piece, offset in zip(plan.pieces[: plan.packed], plan.offsets.tolist(), strict=False):
@@ -128,11 +137,15 @@ class _Hosts:
         )
 
 
-def _start_transfers(leaves: Sequence[LiveLeaf]) -> None:
-    for leaf in leaves:
-        if leaf.platform is not None and leaf.platform != "cpu":
-            for source in leaf.sources:
-                source.copy_to_host_async()
+def _on_the_way(leaf: LiveLeaf, *, pinned: bool) -> LiveLeaf:
+    """The leaf with sources that are in host memory, or soon will be."""
+    if transfer.lies_on_host(leaf.platform):
+        return leaf
+    sources = [
+        transfer.start_transfer(source, pinned=pinned and source.nbytes >= SMALL_BYTES)
+        for source in leaf.sources
+    ]
+    return leaf._replace(sources=tuple(sources))
 
 
 def _within(box: Any, owned: Any) -> tuple[slice, ...]:

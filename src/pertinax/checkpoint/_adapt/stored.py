@@ -60,7 +60,11 @@ class StoredTree:
 
     def __init__(self, opened: Opened, budget_bytes: int | None = None) -> None:
         self.opened = opened
-        self._options = _CAST if budget_bytes is None else replace(_CAST, budget_bytes=budget_bytes)
+        self._options = (
+            _CAST
+            if budget_bytes is None
+            else replace(_CAST, budget_bytes=min(budget_bytes, _CAST.budget_bytes))
+        )
         self.leaves = opened.manifest.leaves
         self.root = opened.manifest.root
         texts = set(opened.manifest.values)

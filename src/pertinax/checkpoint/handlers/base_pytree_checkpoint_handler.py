@@ -64,6 +64,7 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
             layout=self._layout,
             file_bytes=args.ocdbt_target_data_file_size,
             budget_bytes=self._save_bytes,
+            pinned=args.enable_pinned_host_transfer,
         )
         try:
             content = hold(args.item, args.save_args, options)

@@ -192,8 +192,10 @@ class PyTreeSaveArgs(CheckpointArgs):
     Attributes:
         item: the tree.
         save_args: a tree like it, with a `SaveArgs` for each leaf.
-        ocdbt_target_data_file_size: accepted; the engine writes one data file for each process.
-        enable_pinned_host_transfer: accepted; the engine chooses how bytes come from a device.
+        ocdbt_target_data_file_size: a data file is closed once it exceeds so many bytes; see
+            `BasePyTreeSaveArgs`.
+        enable_pinned_host_transfer: whether arrays on accelerators come by way of page-locked
+            memory, where the device has some. A CPU's arrays are where they are.
     """
 
     item: Any

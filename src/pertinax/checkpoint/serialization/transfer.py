@@ -9,13 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 
+from pertinax._device.transfer import lies_on_host, start_transfer
 from pertinax.checkpoint.arrays.fragments import Fragment, Fragments
 from pertinax.checkpoint.arrays.numpy_utils import resolve_slice
 from pertinax.checkpoint.arrays.types import DType, Index, Shape
-
-_PINNED = "pinned_host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +63,12 @@ def transfer_arrays_to_host(
 def _start_transfer(shard: Any, pinned: bool) -> _Shard:
     data, device = shard.data, shard.device
     if not _lies_on_the_host(device):
-        if pinned and _has_pinned_memory(device):
-            data = jax.device_put(data, SingleDeviceSharding(device, memory_kind=_PINNED))
-        else:
-            data.copy_to_host_async()
+        data = start_transfer(data, pinned=pinned)
     return _Shard(shard.index, data)
 
 
 def _lies_on_the_host(device: Any) -> bool:
-    return device.platform == "cpu"
-
-
-def _has_pinned_memory(device: Any) -> bool:
-    return any(memory.kind == _PINNED for memory in device.addressable_memories())
+    return lies_on_host(device.platform)
 
 
 def shards_to_fragments(shards: Sequence[Any], global_shape: Shape, dtype: DType) -> Fragments:
