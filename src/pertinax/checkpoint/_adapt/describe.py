@@ -10,6 +10,7 @@ from etils import epath
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.zarr.dtypes import numpy_dtype
+from pertinax.checkpoint._adapt.absent import has_layouts
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import StoredTree, open_tree
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata, from_serialized_string
@@ -47,8 +48,9 @@ def _open(directory: PathLike, old: OldLayout = DEFAULT_LAYOUT) -> StoredTree:
 def describe_all(stored: StoredTree, place: epath.Path) -> list[Metadata]:
     """The metadata of every leaf; of values that an old release kept elsewhere, but the name."""
     aggregated = stored.opened.manifest.aggregated
+    placed = has_layouts(stored.opened)
     return [
-        Metadata(leaf.name, place) if i in aggregated else _describe(leaf, place)
+        Metadata(leaf.name, place) if i in aggregated else _describe(leaf, place, placed=placed)
         for i, leaf in enumerate(stored.leaves)
     ]
 
@@ -64,7 +66,7 @@ def describe_leaves(directory: PathLike) -> dict[tuple[str, ...], Metadata]:
     }
 
 
-def _describe(leaf: StoredLeaf, place: epath.Path) -> Metadata:
+def _describe(leaf: StoredLeaf, place: epath.Path, *, placed: bool) -> Metadata:
     if leaf.codec == "none":
         return (
             Metadata(leaf.name, place)
@@ -75,7 +77,8 @@ def _describe(leaf: StoredLeaf, place: epath.Path) -> Metadata:
     if leaf.kind not in _ARRAYS:
         return ScalarMetadata(leaf.name, place, dtype=dtype)
     storage = StorageMetadata(leaf.chunk_shape)
-    return ArrayMetadata(leaf.name, place, leaf.shape, _layout(leaf.sharding), dtype, storage)
+    layout = _layout(leaf.sharding) if placed else None
+    return ArrayMetadata(leaf.name, place, leaf.shape, layout, dtype, storage)
 
 
 def _layout(text: str | None) -> ShardingMetadata | None:

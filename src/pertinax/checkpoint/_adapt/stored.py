@@ -34,6 +34,7 @@ from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
+from pertinax.checkpoint._adapt.absent import has_layouts, raise_if_absent, refuse_absent
 from pertinax.checkpoint._adapt.old_values import (
     DEFAULT_LAYOUT,
     OldLayout,
@@ -46,7 +47,7 @@ from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_read
 from pertinax.checkpoint._adapt.trees import align, empty_value, nest
 from pertinax.checkpoint._adapt.wishes import Translator, Wanted
 from pertinax.checkpoint.type_handlers import RestoreArgs
-from pertinax.errors import CheckpointNotFound, Misfit, RestoreMismatch
+from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, Misfit, RestoreMismatch
 from pertinax.typing import PathLike
 
 _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
@@ -89,7 +90,8 @@ class StoredTree:
 
         Raises `RestoreMismatch` with all that cannot be.
         """
-        translator = Translator()
+        refuse_absent(self.opened, [leaf for leaf, _ in wanted])
+        translator = Translator(lambda: has_layouts(self.opened))
         wishes = [self._want(translator, leaf, args) for leaf, args in wanted]
         if translator.misfits:
             raise RestoreMismatch(self.opened.path, translator.misfits, len(self.leaves))
@@ -135,7 +137,11 @@ def open_tree(
                 record_deprecated("inferred_structure")
     else:
         ours = detect_aside(store, path).kind == "pertinax"
-        opened = open_item(store, path, path, ours, aggregate_file=old.aggregate_file)
+        try:
+            opened = open_item(store, path, path, ours, aggregate_file=old.aggregate_file)
+        except CorruptCheckpoint as error:
+            raise_if_absent(store, path, error)
+            raise
     if opened is None:
         raise CheckpointNotFound(
             2, f"No structure could be identified, for there is no {TREE_FILE}", path

@@ -3,6 +3,7 @@
 Knows `RestoreArgs` and its kin, and the type that was recorded for a leaf. Knows nothing of files.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -38,7 +39,8 @@ class Wanted(NamedTuple):
 class Translator:
     """Turns restore args into wishes; gathers what cannot be, and which layouts are not here."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_layouts: Callable[[], bool]) -> None:
+        self._has_layouts = functools.cache(has_layouts)
         self.misfits: list[Misfit] = []
         self._layouts: dict[str, Sharding | None] = {}
         self._homeless = 0
@@ -98,8 +100,15 @@ class Translator:
 
     def _place(self, leaf: StoredLeaf, args: RestoreArgs) -> Sharding | None:
         given = given_sharding(args)
-        if given is not None or leaf.sharding is None:
+        if given is not None:
             return given
+        if leaf.kind == "jax" and not self._has_layouts():
+            raise ValueError(
+                f"the sharding of the array {path_text(leaf.path)!r} cannot be None, for none is "
+                "stored: give `sharding`, or `mesh` and `mesh_axes`, in its ArrayRestoreArgs"
+            )
+        if leaf.sharding is None:
+            return None
         if leaf.sharding not in self._layouts:
             self._layouts[leaf.sharding] = sharding_from_text(leaf.sharding)
         found = self._layouts[leaf.sharding]

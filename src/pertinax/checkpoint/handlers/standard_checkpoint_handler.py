@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from pertinax._formats.metadata.sharding import SHARDING_FILE
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.quiet import collector_paused
@@ -26,8 +27,9 @@ from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
     PyTreeCheckpointHandler,
     PyTreeRestoreArgs,
 )
+from pertinax.checkpoint.metadata.value import ArrayMetadata
 from pertinax.checkpoint.options import MultiprocessingOptions
-from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, SaveArgs
+from pertinax.checkpoint.type_handlers import ArrayRestoreArgs, RestoreArgs, SaveArgs
 from pertinax.errors import UnsupportedLeaf
 
 _TARGETS = (
@@ -91,7 +93,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         """
         given = _given(item, args, StandardRestoreArgs(item))
         if given.item is None:
-            return self._impl.restore(directory, args=PyTreeRestoreArgs())
+            return self._impl.restore(directory, args=self._untargeted(directory))
         flat = flatten(given.item)
         _check_leaves(flat)
         with collector_paused(len(flat.leaves)):
@@ -99,6 +101,18 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
             if not given.strict:
                 wanted = [_loosen(one) for one in wanted]
             return restore_flat(directory, given.item, flat, wanted)
+
+    def _untargeted(self, directory: epath.Path) -> PyTreeRestoreArgs:
+        """Arrays of which no layout is stored come back as numpy arrays."""
+        if (epath.Path(directory) / SHARDING_FILE).exists():
+            return PyTreeRestoreArgs()
+
+        def args(leaf: Any) -> RestoreArgs:
+            unplaced = type(leaf) is ArrayMetadata and leaf.sharding is None
+            return RestoreArgs(restore_type=np.ndarray if unplaced else None)
+
+        known = jax.tree.map(args, self.metadata(directory))
+        return PyTreeRestoreArgs(restore_args=known)
 
     def metadata(self, directory: epath.Path) -> Any:
         """Dicts and lists with what is known of each leaf.
