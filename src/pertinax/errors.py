@@ -10,6 +10,7 @@ catch:
     │   ├── UnfinishedCheckpoint                 a save that was never published
     │   └── NewerFormat                          written by a later version than this one reads
     ├── CorruptCheckpoint(ValueError)            bytes are not those that were written
+    ├── NoUsableStep(ValueError)                 every step of a run was passed over
     ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
     ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
     ├── InvalidOption(ValueError)                an option value that means nothing
@@ -24,7 +25,7 @@ Knows messages and facts. Knows nothing of how they come about.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 
@@ -133,6 +134,35 @@ class RestoreMismatch(PertinaxError, ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (RestoreMismatch, (self.checkpoint, self.misfits, self.leaf_count))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A step that could not be restored, where it lies, and why."""
+
+    step: int
+    path: str
+    error: PertinaxError = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"step {self.step} at {self.path}: {type(self.error).__name__}: {self.error}"
+
+
+@final
+class NoUsableStep(PertinaxError, ValueError):
+    """There are steps, and none could be restored; `passed_over` says why, newest first."""
+
+    def __init__(self, root: str, passed_over: Sequence[PassedOver]) -> None:
+        self.root = root
+        self.passed_over = tuple(passed_over)
+        listed = "".join(f"\n  {one}" for one in self.passed_over)
+        super().__init__(
+            f"none of the {len(self.passed_over)} steps in {root} can be restored{listed}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (NoUsableStep, (self.root, self.passed_over))
 
 
 @final

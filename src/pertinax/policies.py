@@ -18,9 +18,12 @@ from pertinax._steps.policies import (
     Everything,
     KeepPolicy,
     Latest,
+    Overhead,
     SaveContext,
     SavePolicy,
+    When,
 )
+from pertinax._steps.retention import Verdict, explain
 
 __all__ = [
     "AllOf",
@@ -32,7 +35,11 @@ __all__ = [
     "Everything",
     "KeepPolicy",
     "Latest",
+    "Overhead",
     "SaveContext",
     "SavePolicy",
     "StepRecord",
+    "Verdict",
+    "When",
+    "explain",
 ]

@@ -18,6 +18,7 @@ BUILTINS = {
     "UnfinishedCheckpoint": ValueError,
     "NewerFormat": ValueError,
     "CorruptCheckpoint": ValueError,
+    "NoUsableStep": ValueError,
     "RestoreMismatch": ValueError,
     "UnsupportedLeaf": TypeError,
     "InvalidOption": ValueError,
@@ -37,6 +38,12 @@ def test_every_error_hangs_on_the_one_root_and_is_drawn_in_the_tree(kind):
         assert f"({BUILTINS[kind.__name__].__name__})" in errors.__doc__
 
 
+# These are made of facts, and write their text themselves.
+OF_FACTS = (
+    *(errors.CorruptCheckpoint, errors.NoUsableStep, errors.PeerFailed, errors.RestoreMismatch),
+)
+
+
 def examples():
     corrupt = errors.CorruptCheckpoint("bad", file="d/x", leaf="a/b", start=3, stop=9)
     misfit = errors.Misfit("a", "f32[3]", "f32[4]", "pad it")
@@ -46,13 +53,10 @@ def examples():
         errors.PeerFailed(
             "boom", process=3, phase="write", operation="save 1", type_name="OSError"
         ),
+        errors.NoUsableStep("/c", [errors.PassedOver(4, "/c/4", corrupt)]),
         errors.StorageFull(28, "no room", "/c"),
         errors.CheckpointNotFound(2, "nothing", "/c"),
-        *(
-            kind("text")
-            for kind in CLASSES
-            if kind not in (errors.CorruptCheckpoint, errors.RestoreMismatch, errors.PeerFailed)
-        ),
+        *(kind("text") for kind in CLASSES if kind not in OF_FACTS),
     ]
 
 

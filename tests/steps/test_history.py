@@ -14,6 +14,7 @@ from pertinax._store.leftovers import REPLACED, hidden_name
 from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, StorageError
+from pertinax.policies import Best, Latest
 from pertinax.testing import CrashingStore, FaultyStore
 from tests.steps.trees import ROOT, Intercepted, fill, hidden, names, same, state
 
@@ -129,7 +130,7 @@ def test_damaged_metrics_stop_nothing_but_are_never_believed(
     disk = MemoryStore()
     fill(disk, [1, 2, 3])
     overwrite(disk, f"{ROOT}/1/metrics/metrics", damage)
-    manager = Manager(ROOT, store=disk, keep=1)
+    manager = Manager(ROOT, store=disk, keep=Latest(1) | Best(1, "loss", "max"))
     one, two, _ = manager.history()
     assert (one.metrics, one.readable) == (None, False)
     assert (two.metrics, two.readable) == ({"loss": 2.0}, True)
@@ -139,7 +140,7 @@ def test_damaged_metrics_stop_nothing_but_are_never_believed(
         manager.metrics(1)
     manager.save(4, state(4))
     manager.close()
-    assert manager.steps() == [1, 4]  # nobody knows what step 1 is worth
+    assert manager.steps() == [1, 3, 4]  # nobody knows what step 1 is worth
 
 
 def test_lost_metrics_are_damage_too() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import pertinax
 from pertinax import Manager
-from pertinax._steps.manager import LoadChoices
+from pertinax._steps.reading import LoadChoices
 from pertinax._store.leftovers import hidden_name
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import (

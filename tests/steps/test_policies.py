@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from pertinax.policies import (
     Everything,
     KeepPolicy,
     Latest,
+    Overhead,
     SaveContext,
     SavePolicy,
     StepRecord,
+    When,
 )
 
 NOW = SaveContext(last_step=None, last_time_s=None, now_s=0.0)
@@ -59,6 +62,7 @@ histories = st.lists(
         | st.fixed_dictionaries({}, optional={"loss": st.floats() | st.none() | st.text()}),
         directory=st.just("/x"),
         readable=st.booleans(),
+        pins=st.just(()) | st.just(("good",)),
     ),
     unique_by=lambda one: one.step,
     max_size=12,
@@ -84,12 +88,16 @@ saving = st.one_of(
     st.builds(EverySteps, st.integers(1, 10)),
     st.builds(AtSteps, st.frozensets(st.integers(0, 60))),
     st.builds(EverySeconds, st.floats(0.1, 900)),
+    st.builds(Overhead, st.floats(0.001, 0.9), st.none() | st.floats(1, 1e6)),
+    st.just(When(lambda step, context: step > 30)),
 )
 contexts = st.builds(
     SaveContext,
     last_step=st.none() | st.integers(0, 60),
     last_time_s=st.none() | st.floats(0, 1000),
     now_s=st.floats(0, 1000),
+    cost_s=st.none() | st.floats(0, 100),
+    busy=st.booleans(),
 )
 
 
@@ -169,6 +177,75 @@ def test_what_is_no_number_is_never_the_best() -> None:
 def test_times_are_compared_along_the_steps() -> None:
     times = [record(step, hours) for step, hours in [(3, 9), (1, 0), (2, 1), (4, 9.5)]]
     assert EverySeconds(3600).keep(times) == {1, 2, 3}
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_keeping() -> None:
+    times = [record(step, hours) for step, hours in [(1, 9), (2, 10), (3, 1), (4, 1.5), (5, 2)]]
+    assert EverySeconds(3600).keep(times) == {1, 2, 3, 5}
+
+
+def test_a_function_says_when_to_save() -> None:
+    policy = When(lambda step, context: step % 7 == 0 and context.now_s > 5)
+    assert not policy.due(7, NOW)
+    assert policy.due(7, replace(NOW, now_s=6))
+    assert save_policy(policy | EverySteps(2)).due(4, NOW)
+    with pytest.raises(InvalidOption, match="function"):
+        When(7)  # type: ignore[arg-type]
+
+
+def spent(policy: SavePolicy, costs_s: Sequence[float], step_s: float) -> tuple[float, int]:
+    """The share of the time that a training loop spends on saves of such costs, and how many."""
+    now_s = spent_s = 0.0
+    context, saves = NOW, 0
+    for step in range(20_000):
+        now_s += step_s
+        if policy.due(step, replace(context, now_s=now_s)):
+            cost_s = costs_s[saves % len(costs_s)]
+            context = SaveContext(step, now_s, now_s, cost_s=cost_s)
+            now_s, spent_s, saves = now_s + cost_s, spent_s + cost_s, saves + 1
+    return spent_s / now_s, saves
+
+
+@pytest.mark.parametrize("costs_s", [[1.0], [0.1, 4.0, 0.5], [0.01]])
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_the_overhead_stays_below_its_bound_and_close_to_it(
+    costs_s: list[float], share: float
+) -> None:
+    found, saves = spent(Overhead(share), costs_s, step_s=0.01)
+    assert found <= share + max(costs_s) / 200  # the last save has not paid yet
+    assert found >= share / 4
+    assert saves > 1
+
+
+def test_who_knows_how_often_the_job_fails_saves_at_the_best_interval() -> None:
+    policy = Overhead(0.02, mean_failure_s=3600)
+    assert policy.interval_s(2.0) == pytest.approx(max(100, math.sqrt(2 * 2 * 3600)))
+    assert policy.interval_s(0.5) == pytest.approx(math.sqrt(3600))  # oftener would cost more
+    assert policy.interval_s(50.0) == 2500  # the bound comes first
+    best_s = policy.interval_s(0.5)
+
+    def lost(interval_s: float) -> float:  # per second: saving, and half an interval per failure
+        return 0.5 / interval_s + interval_s / 2 / 3600
+
+    assert lost(best_s) <= min(lost(best_s * factor) for factor in (0.5, 0.8, 1.25, 2))
+
+
+def test_no_save_is_due_while_one_is_being_written_and_the_first_shows_the_cost() -> None:
+    policy = Overhead(0.5)
+    assert policy.due(1, NOW)
+    assert not policy.due(1, replace(NOW, busy=True))
+    saved = SaveContext(1, last_time_s=100.0, now_s=103.9, cost_s=2.0)
+    assert not policy.due(2, saved)
+    assert policy.due(2, replace(saved, now_s=104.0))
+    assert policy.due(2, replace(saved, now_s=50.0))  # a clock that was set back
+
+
+@pytest.mark.parametrize("share", [0, 1, 2, -0.1, math.nan, "1", True, None])
+def test_a_share_is_checked_at_birth(share: Any) -> None:
+    with pytest.raises(InvalidOption, match="share"):
+        Overhead(share)
+    with pytest.raises(InvalidOption, match="mean_failure_s"):
+        Overhead(0.1, mean_failure_s=0 if share is None else -1)
 
 
 # --------------------------------------------------------------------------------------- birth
@@ -259,14 +336,48 @@ def test_retention_takes_only_what_nobody_wants(
     policy: Any, past: list[StepRecord], protect: frozenset[int]
 ) -> None:
     gone = victims(past, policy, protect=protect)
-    steps = {one.step for one in past}
-    assert gone == sorted(set(gone))
-    assert set(gone) <= steps
-    assert not set(gone) & (policy.keep(past) | protect)
-    assert not steps or max(steps) not in gone
-    assert not {one.step for one in past if not one.readable} & set(gone)
-    wanted = policy.keep(past) | protect | {max(steps, default=0)}
-    assert all(one.step in gone for one in past if one.readable and one.step not in wanted)
+    judged = [one for one in past if one.readable and not one.pins]
+    newest = {max((one.step for one in some), default=-1) for some in (past, readable(past))}
+    wanted = policy.keep(readable(past)) | protect | newest
+    assert gone == sorted(one.step for one in judged if one.step not in wanted)
+
+
+@given(keeping, histories, st.frozensets(st.integers(0, 60), max_size=3))
+def test_what_is_explained_is_what_is_done(
+    policy: Any, past: list[StepRecord], protect: frozenset[int]
+) -> None:
+    verdicts = policies.explain(policy, past, protect=protect)
+    assert [one.step for one in verdicts] == sorted(one.step for one in past)
+    gone = [one.step for one in verdicts if not one.kept]
+    assert gone == victims(past, policy, protect=protect)
+
+
+def readable(past: Sequence[StepRecord]) -> list[StepRecord]:
+    return [one for one in past if one.readable]
+
+
+def test_reasons_name_the_simple_policies_and_all_else_that_keeps_a_step() -> None:
+    past = [
+        *(record(1, loss=3), record(2, loss=1), record(3, loss=2), record(4, loss=0)),
+        *(replace(record(5), readable=False), replace(record(6), pins=("paper",)), record(7)),
+    ]
+    keep = Best(2, "loss") | (EverySteps(2) & AtSteps([2, 3])) | Latest(1)
+    told = {one.step: one for one in policies.explain(keep, past, protect={3})}
+    assert not told[1].kept
+    assert str(told[1]) == "1: deleted"
+    best = "Best(n=2, metric='loss', mode='min')"
+    assert told[2].reasons == (best, "EverySteps(n=2)", f"{AtSteps([2, 3])!r}")
+    assert told[3].reasons == ("just saved",)
+    assert told[4].reasons == (best,)
+    assert told[5].reasons == ("damaged or unreadable, so not judged",)
+    assert told[6].reasons == ("pinned as 'paper'",)
+    assert told[7].reasons == ("Latest(n=1)", "newest")
+
+
+def test_what_cannot_be_read_does_not_use_up_a_place() -> None:
+    past = [record(1), record(2), replace(record(3), readable=False)]
+    assert victims(past, Latest(2)) == []
+    assert victims(past, Latest(1)) == [1]
 
 
 @given(keeping, histories)

@@ -70,15 +70,16 @@ def write_checkpoint(
     progress: Progress | None = None,
     *,
     talk: Round = _ALONE,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> None:
     """Write everything, make it durable, and make it visible as `final`, in this order.
 
     Every process of the round writes its part; the primary makes the draft and publishes it, and
-    returns when the others do. If it fails, nothing visible is left behind. Raises
-    `CheckpointExists`, `StorageFull`, `StorageError`, `SnapshotChanged`, `PeerFailed` or
-    `PeerAbsent`.
+    returns when the others do. If it fails, nothing visible is left behind. The notes in it say
+    when it was made, by `now_ns`. Raises `CheckpointExists`, `StorageFull`, `StorageError`,
+    `SnapshotChanged`, `PeerFailed` or `PeerAbsent`.
     """
-    begun_ns = time.time_ns()
+    begun_s, begun_ns = time.monotonic(), now_ns()
     check_room(store, final, contents.sure_bytes)
     with (
         # What appears or vanishes under our hands is not the path that the user gave.
@@ -87,10 +88,12 @@ def write_checkpoint(
         Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers,
     ):
         counter = _Counter(contents.total_bytes, progress, talk)
-        write_contents(draft, contents, workers, counter.add, begun_ns=begun_ns, talk=talk)
+        write_contents(
+            draft, contents, workers, counter.add, begun_ns=begun_ns, talk=talk, now_ns=now_ns
+        )
         counter.finish()
         talk.agree("publish", lambda: draft.commit(replace=options.exists == "replace"))
-    seconds = (time.time_ns() - begun_ns) / 1e9
+    seconds = time.monotonic() - begun_s
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
 
 
@@ -117,12 +120,11 @@ def write_contents(
     *,
     begun_ns: int,
     talk: Round = _ALONE,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> None:
     """All files of the checkpoint, in the draft."""
-    notes = {
-        STEP_FILE: encode_step(StepMetadata(_handlers(contents), {}, begun_ns, time.time_ns())),
-        COMMIT_FILE: encode_commit(draft.final),
-    }
+    made = StepMetadata(_handlers(contents), {}, begun_ns, now_ns())
+    notes = {STEP_FILE: encode_step(made), COMMIT_FILE: encode_commit(draft.final)}
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns}
     if "" in contents.items:
         item = contents.items[""]

@@ -8,11 +8,12 @@ killed, what is left is invisible and bears its name, and the next `open_root` r
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, final
 
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import hide, remove_tree
+from pertinax._store.leftovers import hide, hide_all, remove_tree
 from pertinax.errors import CheckpointNotFound
 
 _LOG: Final = logging.getLogger(__name__)
@@ -36,20 +37,36 @@ class Deleter:
         """What went wrong so far, the last hundred of it. All of it is in the log, too."""
         return list(self._failures)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that is out of sight still takes room."""
+        return self._thread is not None
+
+    def hide(self, directories: Sequence[str]) -> dict[str, list[str]]:
+        """Make checkpoints of one root invisible, durably, at the price of one sync.
+
+        Returns, for each that is invisible now, what `remove` must be given. What could not be
+        hidden stays; that is logged and remembered, not raised: no save must fail because an old
+        checkpoint cannot go.
+        """
+        try:
+            hidden, failures = hide_all(self._store, directories)
+        except OSError as error:
+            # What was not synced may come back: its bytes stay until a process after us has synced.
+            self._remember("checkpoints stay", ", ".join(directories[:3]), error)
+            return {}
+        for path, error in failures.items():
+            self._remember("a checkpoint stays", path, error)
+        return hidden
+
     def delete(self, directory: str) -> bool:
         """Make a checkpoint invisible, durably, and have its bytes removed later.
 
-        True if it is no longer visible. A failure is logged and remembered, not raised: no save
-        must fail because an old checkpoint cannot go.
+        True if it is no longer visible. A failure is logged and remembered, as `hide` does.
         """
-        try:
-            self.delete_or_raise(directory)
-        except CheckpointNotFound:
-            return True  # somebody else was faster
-        except OSError as error:
-            self._remember("a checkpoint stays", directory, error)
-            return False
-        return True
+        hidden = self.hide([directory])
+        self.remove(hidden.get(directory, []))
+        return directory in hidden
 
     def delete_or_raise(self, directory: str) -> None:
         """As `delete`, for somebody who wants to know. Raises `CheckpointNotFound`, `StorageError`.
@@ -61,6 +78,12 @@ class Deleter:
                 hidden = hide(self._store, directory)
         except FileNotFoundError as error:
             raise CheckpointNotFound(f"there is no checkpoint to delete at {directory}") from error
+        self.remove(hidden)
+
+    def remove(self, hidden: Sequence[str]) -> None:
+        """Have what was hidden removed by the thread, after all that came before."""
+        if not hidden:
+            return
         with self._idle:
             self._hidden += hidden
             if self._thread is not None:

@@ -40,7 +40,9 @@ class StepRecord:
         metrics: what was measured, as JSON gives it back: names and numbers if a `Manager` wrote
             it. None if there is nothing, or nobody asked.
         directory: where it lies.
-        readable: whether its notes could be read; if not, no policy may judge the step.
+        readable: whether its notes could be read, and nobody found it damaged; if not, no policy
+            may judge the step.
+        pins: the labels that it was pinned with.
     """
 
     step: int
@@ -48,6 +50,7 @@ class StepRecord:
     metrics: Any
     directory: str
     readable: bool = True
+    pins: tuple[str, ...] = ()
 
 
 def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
@@ -62,11 +65,12 @@ def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"there is no directory {root}") from error
     found: dict[int, str] = {}
-    for name in sorted(_visible_names(store, root, entries)):
+    for name in _visible_names(store, root, naming, entries):
         step = naming.step(name)
-        if step is not None and not (step in found and found[step] == naming.name(step)):
+        if step is not None and (step not in found or _is_chosen(name, found[step], naming, step)):
             found[step] = name
-    return {step: join_path(root, found[step]) for step in sorted(found)}
+    front = root.rstrip("/") + "/"
+    return {step: front + found[step] for step in sorted(found)}
 
 
 def read_history(
@@ -149,24 +153,28 @@ def _decode(data: bytes) -> Any:
         raise CorruptCheckpoint(f"not JSON: {error}", file=_METRICS_FILE) from error
 
 
-def _visible_names(store: Store, root: str, entries: list[Entry]) -> Iterator[str]:
+def _visible_names(store: Store, root: str, naming: Naming, entries: list[Entry]) -> Iterator[str]:
     """Final names of all that is visible in `root` and may be a directory."""
-    taken = {entry.name for entry in entries}
+    aside: list[str] = []
     for entry in entries:
-        path = join_path(root, entry.name)
-        if UNPUBLISHED_MARK not in entry.name:
-            if entry.is_dir or _is_linked_dir(store, path):
-                yield entry.name
-            continue
-        leftover = parse_leftover(path)
-        if leftover is None or not leftover.replaced or not entry.is_dir:
-            continue
-        final = leftover.final.rpartition("/")[2]
-        if final not in taken and UNPUBLISHED_MARK not in final:
-            yield final
+        name = entry.name
+        if UNPUBLISHED_MARK in name:
+            leftover = parse_leftover(join_path(root, name)) if entry.is_dir else None
+            if leftover is not None and leftover.replaced:
+                aside.append(leftover.final.rpartition("/")[2])
+        elif entry.is_dir or (naming.step(name) is not None and _is_linked_dir(store, root, name)):
+            yield name
+    taken = {entry.name for entry in entries} if aside else set[str]()
+    yield from (name for name in aside if name not in taken and UNPUBLISHED_MARK not in name)
 
 
-def _is_linked_dir(store: Store, path: str) -> bool:
+def _is_chosen(name: str, other: str, naming: Naming, step: int) -> bool:
+    """Of two names of one step: the one that is written, else the last."""
+    written = naming.name(step)
+    return name == written or (other != written and name > other)
+
+
+def _is_linked_dir(store: Store, root: str, name: str) -> bool:
     """Somebody may keep a step on another disk, and a link here."""
-    stat = store.stat(path)
+    stat = store.stat(join_path(root, name))
     return stat is not None and stat.is_dir

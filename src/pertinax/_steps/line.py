@@ -28,6 +28,11 @@ class SaveLine:
         self._flight: Pending | None = None
         self._flight_step: int | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a step is being written now."""
+        return self._flight is not None and not self._flight.done()
+
     def settle(self, timeout_s: float | None = None) -> None:
         """Wait for the save in flight; raise its failure, unless somebody has been told.
 
@@ -37,6 +42,11 @@ class SaveLine:
         if flight is not None and not flight.asked:
             flight.result(timeout_s)
 
+    def settle_if(self, step: int | None) -> None:
+        """`settle` if that step (None: the newest) is, or may be, the one being written."""
+        if step is None or self.is_writing(step):
+            self.settle()
+
     def raise_failure(self) -> None:
         """Raise the failure of a save that has ended, unless somebody was told. Never waits."""
         flight = self._flight
@@ -45,8 +55,7 @@ class SaveLine:
 
     def is_writing(self, step: int) -> bool:
         """Whether this step is being written now."""
-        flight = self._flight
-        return flight is not None and self._flight_step == step and not flight.done()
+        return self.busy and self._flight_step == step
 
     def begin(
         self, step: int, tree: PyTree, metrics: bytes | None, options: SaveOptions, now_s: float
@@ -67,6 +76,7 @@ class SaveLine:
             items[METRICS_ITEM] = {METRICS_ITEM: metrics}
         contents = Contents(items)
         before, writer.last = writer.last, (step, now_s)
+        writer.tally.begin(step, contents.total_bytes)
 
         def work(progress: Callable[[int, int], None]) -> None:
             try:
@@ -82,7 +92,8 @@ class SaveLine:
                 begun_s=begun_s,
                 total_bytes=contents.total_bytes,
             )
-        except BaseException:  # no thread to be had
+        except BaseException as error:  # no thread to be had
+            writer.tally.ended(0.0, error=error)
             writer.last = before
             raise
         self._flight, self._flight_step = flight, step

@@ -4,67 +4,49 @@ Knows the verbs that a training loop needs. Decides nothing itself: policies say
 made and live, the line of saves orders them, the disk tells which there are.
 """
 
+import contextlib
+import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, Unpack, final
+from typing import Any, Final, Self, final
 
-from jax.sharding import Sharding
+import jax
 
-from pertinax._core.load import load
-from pertinax._core.options import (
-    Arrays,
-    Cast,
-    Compression,
-    Extra,
-    Missing,
-    SaveOptions,
-    Shapes,
-    Snapshotting,
-)
+from pertinax._core.options import Compression, SaveOptions, Snapshotting
 from pertinax._core.pending import Pending
 from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
 from pertinax._steps.deletion import Deleter
-from pertinax._steps.history import StepRecord, read_history, read_metrics, read_record
+from pertinax._steps.history import StepRecord
 from pertinax._steps.line import SaveLine
 from pertinax._steps.metrics import encode_metrics
 from pertinax._steps.naming import PlainNaming, step_number
+from pertinax._steps.pins import add_pin, read_pins, remove_pin
+from pertinax._steps.plan import Plan
 from pertinax._steps.policies import (
-    Best,
     KeepPolicy,
-    Mode,
+    Overhead,
     SaveContext,
     SavePolicy,
     keep_policy,
+    parts_of,
     save_policy,
 )
+from pertinax._steps.reading import Reading, last_save, place_of
 from pertinax._steps.recovery import open_root
+from pertinax._steps.retention import explain
+from pertinax._steps.statistics import RunStatistics
+from pertinax._steps.watch import watch
 from pertinax._steps.writing import StepRoot, StepWriter
 from pertinax._store.contract import Store
-from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
+from pertinax.errors import CheckpointNotFound, InvalidOption
 from pertinax.typing import PathLike, PyTree
-
-_SHOWN_STEPS: Final = 8
-
-
-class LoadChoices(TypedDict, total=False):
-    """The options of `pertinax.load`."""
-
-    select: str | Sequence[str] | None
-    missing: Missing
-    extra: Extra
-    cast: Cast
-    shapes: Shapes
-    sharding: Sharding | Literal["stored"] | None
-    arrays: Arrays
-    mmap: bool
-    item: str | None
 
 
 @final
-class Manager:
+class Manager(Reading):
     """The checkpoints of one training run, in one directory, a step each.
 
         with pertinax.Manager("runs/a", save=1000, keep=3) as manager:
@@ -84,7 +66,8 @@ class Manager:
         compression, snapshot, chunk_bytes, layout: as for `save_async`.
         store: where to write, if not this machine's files.
         prefix, width: step 7 is called `7`, or `<prefix>_7`, or with a width of 4 `0007`.
-        clock: seconds since the epoch, for policies that go by time.
+        clock: seconds since the epoch, for policies that go by time, and for the time that a step
+            notes.
 
     Attributes:
         root: the directory, as an absolute path.
@@ -93,6 +76,8 @@ class Manager:
     """
 
     __module__ = "pertinax"
+
+    watch = staticmethod(watch)
 
     def __init__(
         self,
@@ -111,6 +96,7 @@ class Manager:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policy = save_policy(save)
+        self._counts_cost = any(isinstance(part, Overhead) for part in parts_of(self._policy))
         keep = keep_policy(keep)
         self._options = SaveOptions(
             compression=compression, snapshot=snapshot, chunk_bytes=chunk_bytes, layout=layout
@@ -119,21 +105,29 @@ class Manager:
         self._clock = clock
         where, path = locate(root, store)
         self.root: Final = path
-        self._root = StepRoot(where, path, PlainNaming(prefix, width))
+        root_of_steps = StepRoot(where, path, PlainNaming(prefix, width))
         open_root(where, path)
         self._deleter = Deleter(where)
-        last = _last_save(self._root)
-        self._writer = StepWriter(self._root, keep, self._deleter, last=last)
-        self._line = SaveLine(self._writer)
+        writer = StepWriter(
+            root_of_steps,
+            keep,
+            self._deleter,
+            last=last_save(root_of_steps),
+            now_ns=time.time_ns if clock is time.time else lambda: int(clock() * 1e9),
+        )
+        super().__init__(writer, SaveLine(writer))
+        self._begun_s = time.monotonic()
+        self._cost_s: float | None = None
         self._turn = threading.RLock()  # a signal handler may save in the middle of a save
         self._closed = False
 
     def should_save(self, step: int) -> bool:
         """Whether the save policy wants this step. Looks at no file."""
         last_step, last_time_s = self._writer.last or (None, None)
-        return self._policy.due(
-            step_number(step), SaveContext(last_step, last_time_s, self._clock())
+        context = SaveContext(
+            last_step, last_time_s, self._clock(), cost_s=self._cost_s, busy=self._line.busy
         )
+        return self._policy.due(step_number(step), context)
 
     def save(
         self,
@@ -169,83 +163,85 @@ class Manager:
             self._line.raise_failure()
             if not force and not self.should_save(number):
                 return None
+            if self._counts_cost:  # computing what is to be saved is not the cost of saving it
+                _wait_computed((tree, metrics))
             measured = None if metrics is None else encode_metrics(metrics)
+            begun_s = time.monotonic()
             self._line.settle()
+            waited_s = time.monotonic() - begun_s
             pending = self._line.begin(number, tree, measured, self._options, self._clock())
-            if not self._background:
-                pending.result()
+            try:
+                if not self._background:
+                    pending.result()
+            finally:
+                self._cost_s = time.monotonic() - begun_s
+                self._writer.tally.returned(waited_s, self._cost_s)
             return pending
 
-    def resume(self, tree: PyTree) -> tuple[int, PyTree]:
+    def resume(self, tree: PyTree, *, fallback: bool = False) -> tuple[int, PyTree]:
         """The newest step and its state in the form of `tree`; `(0, tree)` if there is no step yet.
 
         Waits for a save in flight. Strict: raises `RestoreMismatch` if the state does not fit, and
-        `CorruptCheckpoint` rather than going back to an older step behind your back.
+        `CorruptCheckpoint` rather than going back to an older step behind your back. With
+        `fallback` it goes back, and says so in the log; `restore` returns what was passed over.
         """
-        self._line.settle()
-        steps = self.steps()
-        if not steps:
-            return 0, tree
+        found = self._restore(tree, fallback, {})
+        return (0, tree) if found is None else (found.step, found.tree)
+
+    def plan(self, step: int | None = None, *, metrics: Mapping[str, Any] | None = None) -> Plan:
+        """A dry run: what the keep policy would delete now, or if `step` were saved with these
+        metrics, and why; and whether the save policy wants that step.
+        """
+        history = self._writer.look()
+        if step is None:
+            verdicts = explain(self._writer.keep, history)
+            return Plan(None, None, tuple(verdicts))
+        number = step_number(step)
+        measured = None if metrics is None else json.loads(encode_metrics(metrics))
+        place = self._root.directory(number)
+        new = StepRecord(number, int(self._clock() * 1e9), measured, place)
+        others = [one for one in history if one.step != number]
+        verdicts = explain(self._writer.keep, [*others, new], protect={number})
+        return Plan(number, self.should_save(number), tuple(verdicts))
+
+    def statistics(self) -> RunStatistics:
+        """What the saves of this manager cost so far: seconds, bytes, rates; and the last one."""
+        return self._writer.tally.look(time.monotonic() - self._begun_s)
+
+    def pin(self, step: int, label: str = "pinned") -> None:
+        """Keep a step whatever the policy says, in this and in every other process, until `unpin`.
+
+        Durable when it returns. A step may have several labels; they are in `history`. Raises
+        `CheckpointNotFound`, `InvalidOption`, `StorageError`.
+        """
+        number = step_number(step)
+        add_pin(self._root.store, self._root.path, number, label)
         try:
-            return steps[-1], self.load(steps[-1], tree)
-        except CorruptCheckpoint as error:
-            error.add_note(f"step {steps[-1]} is damaged. {_listed(steps[:-1])}; see Manager.load")
+            place_of(self._root, number)  # afterwards: see StepWriter
+        except CheckpointNotFound:
+            self.unpin(number, label)
             raise
 
-    def load(
-        self, step: int | None = None, target: PyTree = None, **options: Unpack[LoadChoices]
-    ) -> PyTree:
-        """Read one step, the newest if none is named; options and errors are those of `load`.
-
-        Waits for a save in flight if the step is, or may be, the one being written.
-        """
-        number = None if step is None else step_number(step)
-        if number is None or self._line.is_writing(number):
-            self._line.settle()
-        if number is None:
-            number = self.latest()
-            if number is None:
-                raise CheckpointNotFound(f"there is no step in {self.root} yet")
-        return load(_place(self._root, number), target, store=self._root.store, **options)
-
-    def steps(self) -> list[int]:
-        """The steps that are visible now, ascending; none that is in flight or has failed."""
-        return [step for step in self._root.steps() if step not in self._writer.doubtful]
-
-    def latest(self) -> int | None:
-        """The largest of `steps()`, or None."""
-        return max(self.steps(), default=None)
-
-    def best(self, metric: str, mode: Mode = "min") -> int | None:
-        """The step with the smallest (or largest: `"max"`) value of a metric; of equals the newest.
-
-        None if no step has it.
-        """
-        return next(iter(Best(1, metric, mode).keep(self.history())), None)
-
-    def metrics(self, step: int) -> Any:
-        """The metrics that a step was saved with, or None.
-
-        Raises `CheckpointNotFound`, `CorruptCheckpoint`.
-        """
-        return read_metrics(self._root.store, _place(self._root, step_number(step)))
-
-    def history(self) -> list[StepRecord]:
-        """The visible steps with times and metrics, ascending. Reads small files of each step."""
-        root = self._root
-        records = read_history(root.store, root.path, root.naming, metrics=True, times=True)
-        return [record for record in records if record.step not in self._writer.doubtful]
+    def unpin(self, step: int, label: str = "pinned") -> None:
+        """Take a label away; without any, the policy decides again. Raises as `pin` does."""
+        remove_pin(self._root.store, self._root.path, step_number(step), label)
 
     def delete(self, step: int) -> None:
         """Delete a step, be it the newest. When this returns it is invisible, durably.
 
-        Waits if that step is being written. Raises `CheckpointNotFound`, `StorageError`.
+        Waits if that step is being written. Raises `CheckpointNotFound`, `StorageError`, and
+        `InvalidOption` if it is pinned.
         """
         number = step_number(step)
         if self._line.is_writing(number):
             self._line.settle()
-        self._deleter.delete_or_raise(_place(self._root, number))
+        place = place_of(self._root, number)
+        labels = read_pins(self._root.store, self._root.path).get(number)
+        if labels:
+            raise InvalidOption(f"step {number} is pinned as {', '.join(labels)}: unpin it first")
+        self._deleter.delete_or_raise(place)
         self._writer.doubtful.discard(number)
+        self._writer.damaged.discard(number)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the save in flight is durable and old steps are gone; raise its failure.
@@ -269,6 +265,7 @@ class Manager:
         try:
             self._line.settle()
         finally:
+            self._writer.notes.flush()
             self._deleter.close()
 
     def __enter__(self) -> Self:
@@ -289,26 +286,7 @@ class Manager:
             error.add_note(f"closing the Manager failed, too: {type(failure).__name__}: {failure}")
 
 
-def _last_save(root: StepRoot) -> tuple[int, float] | None:
-    """The newest step of earlier runs, and when it was made."""
-    steps = root.steps()
-    if not steps:
-        return None
-    step, directory = next(reversed(steps.items()))
-    record = read_record(root.store, step, directory, metrics=False, times=True)
-    return None if record is None else (step, record.time_ns / 1e9)
-
-
-def _place(root: StepRoot, step: int) -> str:
-    """Where a visible step lies. Raises `CheckpointNotFound`."""
-    steps = root.steps()
-    if step not in steps:
-        raise CheckpointNotFound(f"there is no step {step} in {root.path}. {_listed(list(steps))}")
-    return steps[step]
-
-
-def _listed(steps: Sequence[int]) -> str:
-    if not steps:
-        return "There is no other step"
-    shown = [str(step) for step in steps[-_SHOWN_STEPS:]]
-    return f"There are {'..., ' if len(steps) > len(shown) else ''}{', '.join(shown)}"
+def _wait_computed(tree: PyTree) -> None:
+    """Wait for what the devices are still computing; what cannot be saved is told by the save."""
+    with contextlib.suppress(Exception):
+        jax.block_until_ready(tree)

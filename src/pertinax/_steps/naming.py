@@ -72,11 +72,15 @@ class PlainNaming:
 
     def step(self, name: str) -> int | None:
         """The step of a directory name, or None if no step is written so."""
-        digits = name.removeprefix(self._front)
-        if not name.startswith(self._front) or len(digits) > _MAX_DIGITS:
+        front = self._front
+        if not name.startswith(front):
             return None
-        if not _DIGITS.fullmatch(digits):
+        digits = name[len(front) :]
+        # The shape of most names decides; a root may have ten thousand.
+        if not _DIGITS.fullmatch(digits) or len(digits) > _MAX_DIGITS:
             return None
+        if self.width is None:
+            return int(digits) if digits[0] != "0" or digits == "0" else None
         step = int(digits)
         return step if self.name(step) == name else None
 

@@ -10,7 +10,7 @@ and `&` (both do).
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, final, get_args, runtime_checkable
 
@@ -29,11 +29,16 @@ class SaveContext:
         last_step: the step that was saved last, or None.
         last_time_s: when that was, in seconds since the epoch, or None.
         now_s: the time now.
+        cost_s: for how many seconds the last save of this run kept the training loop waiting, or
+            None as long as there was none.
+        busy: whether a save is being written, for which the next one would have to wait.
     """
 
     last_step: int | None
     last_time_s: float | None
     now_s: float
+    cost_s: float | None = None
+    busy: bool = False
 
 
 @runtime_checkable
@@ -144,10 +149,10 @@ class EverySeconds(Combinable):
     seconds: float
 
     def __post_init__(self) -> None:
-        seconds: Any = self.seconds
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 < seconds < math.inf:
-            raise InvalidOption(f"EverySeconds({seconds!r}) means nothing: more than 0 seconds")
+        if not _is_number(self.seconds) or not 0 < self.seconds < math.inf:
+            raise InvalidOption(
+                f"EverySeconds({self.seconds!r}) means nothing: more than 0 seconds"
+            )
 
     def due(self, step: int, context: SaveContext) -> bool:  # noqa: ARG002
         """If nothing was saved yet, or the last save began long enough ago."""
@@ -162,10 +167,68 @@ class EverySeconds(Combinable):
         kept: set[int] = set()
         last_ns: int | None = None
         for record in sorted(history, key=lambda one: one.step):
-            if last_ns is None or record.time_ns - last_ns >= self.seconds * 1e9:
+            passed_ns = 0 if last_ns is None else record.time_ns - last_ns
+            # Time that runs backwards tells nothing; the grid begins anew rather than never.
+            if last_ns is None or passed_ns >= self.seconds * 1e9 or passed_ns < 0:
                 kept.add(record.step)
                 last_ns = record.time_ns
         return kept
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class When(Combinable):
+    """Save when a function of the step and the context says so."""
+
+    function: Callable[[int, SaveContext], bool]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise InvalidOption(f"When({self.function!r}) means nothing: give a function")
+
+    def due(self, step: int, context: SaveContext) -> bool:
+        """What the function says."""
+        return bool(self.function(step, context))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Overhead(Combinable):
+    """Save as often as it pays, and never spend more than a share of the time on saving.
+
+        save=Overhead(0.02)                          # at most 2 % of the time
+        save=Overhead(0.02, mean_failure_s=86_400)   # ... and not oftener than it is worth
+
+    What the last save cost (how long it kept the loop waiting) is measured, and the next is due
+    when that was at most the share `at_most` of the time since. Who knows how often the job fails
+    on average gets the interval that loses least in all, sqrt(2 x cost x mean time between
+    failures) after Young and Daly, where that is longer. No save is due while another is being
+    written. The first save of a run is always due: it shows the cost.
+    """
+
+    at_most: float
+    mean_failure_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.at_most) or not 0 < self.at_most < 1:
+            raise InvalidOption(f"Overhead({self.at_most!r}) means nothing: a share, 0.02 for 2 %")
+        mean: Any = self.mean_failure_s
+        if mean is not None and not (_is_number(mean) and 0 < mean < math.inf):
+            raise InvalidOption(f"mean_failure_s={mean!r} means nothing: more than 0 seconds")
+
+    def interval_s(self, cost_s: float) -> float:
+        """How far apart saves should be that cost so many seconds each."""
+        best_s = math.sqrt(2 * cost_s * self.mean_failure_s) if self.mean_failure_s else 0.0
+        return max(cost_s / self.at_most, best_s)
+
+    def due(self, step: int, context: SaveContext) -> bool:  # noqa: ARG002
+        """If the last save has paid, and none is being written."""
+        if context.busy:
+            return False
+        if context.cost_s is None or context.last_time_s is None:
+            return True
+        passed_s = context.now_s - context.last_time_s
+        return passed_s >= self.interval_s(context.cost_s) or passed_s < 0
 
 
 @final
@@ -286,6 +349,29 @@ def keep_policy(value: KeepPolicy | int | None) -> KeepPolicy:
     return value
 
 
+def parts_of(policy: object) -> Iterator[object]:
+    """The simple policies that a policy is made of."""
+    if isinstance(policy, AnyOf | AllOf):
+        for part in policy.parts:
+            yield from parts_of(part)
+    else:
+        yield policy
+
+
+def needs_notes(policy: KeepPolicy) -> bool:
+    """Whether times or metrics may matter, for which files must be opened."""
+    return not all(isinstance(part, _BY_NUMBER) for part in parts_of(policy))
+
+
+def may_raise(policy: KeepPolicy) -> bool:
+    """Whether a part of it was written by the user. Ours take any history."""
+    return not all(isinstance(part, (*_BY_NUMBER, *_BY_NOTES)) for part in parts_of(policy))
+
+
+_BY_NUMBER = (Everything, EverySteps, AtSteps, Latest)
+_BY_NOTES = (EverySeconds, Best)
+
+
 def _decides(policy: object, kind: Any) -> bool:
     """Whether `policy` is of the kind, and so are all of its parts."""
     if isinstance(policy, AnyOf | AllOf):
@@ -298,6 +384,10 @@ def _check_parts(parts: Sequence[object]) -> None:
         if parts and all(_decides(part, kind) for part in parts):
             return
     raise InvalidOption(f"these do not decide the same thing and cannot be combined: {parts!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_count(name: str, n: object) -> None:

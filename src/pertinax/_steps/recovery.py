@@ -7,10 +7,11 @@ writing, and what cannot be judged from here, is left alone.
 import logging
 from typing import Final
 
+from pertinax._steps.index import PRIVATE_DIR
 from pertinax._store.contract import Store
 from pertinax._store.draft import make_dirs
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import clean_leftovers
+from pertinax._store.leftovers import clean_leftovers, join_path
 from pertinax.errors import CheckpointNotFound, StorageError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -36,11 +37,15 @@ def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:
         return []
     if not found.is_dir:
         raise StorageError(20, "a root of steps is a directory; this is a file", root)
-    try:
-        removed = clean_leftovers(store, root)
-    except OSError as error:
-        _LOG.warning("leftovers stay root=%s error=%s", root, error)
-        return []
+    removed: list[str] = []
+    for place in (root, join_path(root, PRIVATE_DIR)):
+        try:
+            removed += clean_leftovers(store, place)
+        except FileNotFoundError:  # most roots have no private directory
+            continue
+        except OSError as error:
+            _LOG.warning("leftovers stay root=%s error=%s", place, error)
+            break
     if removed:
         _LOG.info("removed leftovers of dead processes root=%s count=%d", root, len(removed))
     return removed

@@ -9,21 +9,26 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from pertinax._core.options import SaveOptions
 from pertinax._core.write import Contents, write_checkpoint
 from pertinax._steps.deletion import Deleter
-from pertinax._steps.history import StepRecord, list_steps, read_record
+from pertinax._steps.history import StepRecord, list_steps
 from pertinax._steps.naming import Naming
-from pertinax._steps.policies import Everything, KeepPolicy
+from pertinax._steps.notes import Notes
+from pertinax._steps.pins import read_pins
+from pertinax._steps.policies import Everything, KeepPolicy, may_raise, needs_notes
 from pertinax._steps.retention import victims
+from pertinax._steps.statistics import Tally
 from pertinax._store.contract import Store
+from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible, join_path
-from pertinax.errors import CheckpointExists
+from pertinax.errors import CheckpointExists, StorageFull
 
 _LOG: Final = logging.getLogger(__name__)
+_TRIES: Final = 3
 
 
 @final
@@ -49,37 +54,59 @@ class StepWriter:
     """Writes steps into one root, one at a time; the caller sees to that.
 
     Attributes:
+        root: where.
+        keep: which steps live.
+        notes: what the steps say of themselves, as far as anybody asked.
         last: the step whose save began last and did not fail, and when; or None.
         doubtful: steps that became visible although their save failed in its very last sync. A
             power cut may yet take them, so nobody was told that they are there.
+        damaged: steps that somebody found damaged when restoring. They may be saved again.
+        tally: what the saves cost.
     """
 
     def __init__(
-        self, root: StepRoot, keep: KeepPolicy, deleter: Deleter, *, last: tuple[int, float] | None
+        self,
+        root: StepRoot,
+        keep: KeepPolicy,
+        deleter: Deleter,
+        *,
+        last: tuple[int, float] | None,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.root: Final = root
+        self.keep: Final = keep
+        self.notes: Final = Notes(root.store, root.path)
         self.last = last
         self.doubtful: set[int] = set()
-        self._keep = keep
+        self.damaged: set[int] = set()
+        self.tally: Final = Tally()
         self._deleter = deleter
-        # Only the one save at hand touches these: on the caller's thread first, then on its own.
-        self._records: dict[int, StepRecord] = {}
+        self._now_ns = now_ns
+        # What the last look showed. Only the one save at hand touches it: on the caller's thread
+        # first, then on its own.
+        self._seen: list[StepRecord] | None = None
 
     def refuse_if_taken(self, step: int) -> None:
-        """Raise `CheckpointExists` if there is such a step."""
-        taken = self.root.steps().get(step)
-        if taken is None:
-            return
+        """Raise `CheckpointExists` if there is such a step. One look, however many steps there are:
+        the commit looks again, and closer.
+        """
+        place = self.root.directory(step)
+        with storage_errors("look at the target", place, names_too=True):
+            if step in self.damaged or self.root.store.stat(place) is None:
+                return
         why = "it became visible although its save failed; " if step in self.doubtful else ""
-        raise CheckpointExists(f"step {step} is at {taken}: {why}delete({step}) makes room for it")
+        raise CheckpointExists(f"step {step} is at {place}: {why}delete({step}) makes room for it")
 
     def rehearse(self, step: int, metrics: bytes | None) -> None:
-        """Let the policy decide once in advance: what it raises comes before a byte is written."""
-        if isinstance(self._keep, Everything):
+        """Let a policy of the user's decide once in advance: what it raises comes before a byte is
+        written.
+        """
+        if not may_raise(self.keep):
             return
         measured = None if metrics is None else json.loads(metrics)
-        record = StepRecord(step, time.time_ns(), measured, self.root.directory(step))
-        victims([*self._refresh(), record], self._keep, protect={step})
+        record = StepRecord(step, self._now_ns(), measured, self.root.directory(step))
+        seen = self.look() if self._seen is None else self._seen
+        victims([*(one for one in seen if one.step != step), record], self.keep, protect={step})
 
     def write(
         self,
@@ -92,19 +119,65 @@ class StepWriter:
 
         Raises as `write_checkpoint` does, the step named in a note.
         """
+        begun_s = time.monotonic()
         final = self.root.directory(step)
+        if step in self.damaged:
+            options = replace(options, exists="replace")
         try:
-            write_checkpoint(self.root.store, final, contents, options, progress)
+            self._make_visible(final, contents, options, progress)
         except BaseException as error:
+            self.tally.ended(time.monotonic() - begun_s, error=error)
             error.add_note(f"while saving step {step} to {final}")
             self._note_doubt(step, final, error)
             raise
+        written_s = time.monotonic()
         self.doubtful.discard(step)
-        self._retain(step)
+        self.damaged.discard(step)
+        self.notes.add(step, final)
+        deleted = self._retain(step)
+        retained_s = time.monotonic() - written_s
+        self.tally.ended(written_s - begun_s, retained_s=retained_s, deleted=tuple(deleted))
+
+    def look(self, *, with_notes: bool | None = None) -> list[StepRecord]:
+        """What the disk shows now, ascending, without doubtful steps: the history to be judged.
+
+        Without `with_notes`, notes are read if the policy wants them.
+        """
+        found = {s: place for s, place in self.root.steps().items() if s not in self.doubtful}
+        if needs_notes(self.keep) if with_notes is None else with_notes:
+            records = self.notes.records(found)
+        else:
+            records = [StepRecord(step, 0, None, place) for step, place in found.items()]
+        pins = read_pins(self.root.store, self.root.path)
+        return [self._marked(record, pins) for record in records]
+
+    def _marked(self, record: StepRecord, pins: dict[int, tuple[str, ...]]) -> StepRecord:
+        readable = record.readable and record.step not in self.damaged
+        labels = pins.get(record.step, ())
+        if readable == record.readable and not labels:
+            return record
+        return replace(record, readable=readable, pins=labels)
+
+    def _make_visible(
+        self,
+        final: str,
+        contents: Contents,
+        options: SaveOptions,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        store = self.root.store
+        try:
+            write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
+        except StorageFull:
+            # Old steps that are out of sight already may still take the room.
+            if not self._deleter.busy:
+                raise
+            self._deleter.wait()
+            write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
 
     def _note_doubt(self, step: int, final: str, error: BaseException) -> None:
         """A failing last sync comes after the step has become visible (see `Draft.commit`)."""
-        if isinstance(error, CheckpointExists):
+        if isinstance(error, CheckpointExists) or step in self.damaged:
             return
         try:
             visible = find_visible(self.root.store, final) is not None
@@ -114,28 +187,55 @@ class StepWriter:
             self.doubtful.add(step)
             error.add_note("the step is visible and whole, but a power cut may take it away")
 
-    def _retain(self, step: int) -> None:
-        """Let go what the policy does not keep. The step is saved: nothing here may deny that."""
-        if isinstance(self._keep, Everything):
-            return
+    def _retain(self, step: int) -> list[int]:
+        """Let go what the policy does not keep; returns those steps. The step is saved: nothing
+        here may deny that.
+        """
+        if isinstance(self.keep, Everything):
+            return []
         try:
-            history = self._refresh()
-            places = {record.step: record.directory for record in history}
-            for victim in victims(history, self._keep, protect={step}):
-                if self._deleter.delete(places[victim]):
-                    _LOG.info("deleted step=%d path=%s", victim, places[victim])
+            doomed = self._doomed(step)
+            if not doomed:
+                return []
+            hidden = self._deleter.hide(list(doomed.values()))
+            self._spare_pinned(doomed, hidden)
+            for paths in hidden.values():
+                self._deleter.remove(paths)
         except Exception:  # noqa: BLE001 - a policy of the user's may raise anything
             _LOG.exception("nothing was deleted after step=%d", step)
+            return []
+        gone = [one for one, place in doomed.items() if place in hidden]
+        for one in gone:
+            _LOG.info("deleted step=%d path=%s", one, doomed[one])
+        return gone
 
-    def _refresh(self) -> list[StepRecord]:
-        """What the disk shows now; a step's notes are read once."""
-        found = self.root.steps()
-        for step in self._records.keys() - found.keys():
-            del self._records[step]
-        for step, directory in found.items():
-            known = self._records.get(step)
-            if known is None or not known.readable:
-                record = read_record(self.root.store, step, directory, metrics=True, times=True)
-                if record is not None:
-                    self._records[step] = record
-        return [self._records[s] for s in found if s in self._records and s not in self.doubtful]
+    def _doomed(self, step: int) -> dict[int, str]:
+        """The steps that must go, and where they lie."""
+        for _ in range(_TRIES):
+            self._seen = history = self.look()
+            chosen = set(victims(history, self.keep, protect={step}))
+            records = [record for record in history if record.step in chosen]
+            # What decided may have come from an index, and that is a hint: the steps themselves
+            # have the last word.
+            if not needs_notes(self.keep) or self.notes.confirm(records):
+                return {record.step: record.directory for record in records}
+        return {}
+
+    def _spare_pinned(self, doomed: dict[int, str], hidden: dict[str, list[str]]) -> None:
+        """Give those their names back that somebody has pinned since we looked.
+
+        Who pins looks for the step afterwards, and we look for the pin after hiding the step: one
+        of us sees the other.
+        """
+        pins = read_pins(self.root.store, self.root.path)
+        for step in doomed.keys() & pins.keys():
+            place = doomed[step]
+            *rest, newest = hidden.pop(place, None) or [None]
+            if newest is None:
+                continue
+            try:
+                self.root.store.rename(newest, place)
+                self.root.store.sync_dir(self.root.path)
+            except OSError as error:  # it stays whole, if out of sight
+                _LOG.warning("a pinned step is at %s, not at %s: %s", newest, place, error)
+            self._deleter.remove([path for path in rest if path is not None])

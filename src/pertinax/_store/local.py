@@ -29,6 +29,11 @@ _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_DIR: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _BUFFERS_AT_ONCE: Final = min(1024, os.sysconf("SC_IOV_MAX") or 16)
 
+# Other file systems, file systems without links, other people's files, too many links already.
+_UNLINKABLE: Final = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+
 # Smaller writes are left to the kernel: a request of its own would cost more than it gains.
 _WRITEBACK_BYTES: Final = 1 << 20
 
@@ -323,3 +328,19 @@ def sync_file(store: object, path: str) -> None:
             _sync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def link_file(store: object, source: str, target: str) -> bool:
+    """Give a file of this machine a second name; False where that cannot be done.
+
+    Raises `FileNotFoundError` and whatever else the disk says about the paths themselves.
+    """
+    if not isinstance(store, LocalStore):
+        return False
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _UNLINKABLE:
+            return False
+        raise
+    return True

@@ -1,0 +1,107 @@
+"""Index: the notes of many steps in one file, so that ten thousand need not be opened.
+
+Knows one file, `<root>/.pertinax/steps`, and how it is checked and replaced. Knows nothing of what
+is done with rows. The file is a hint and nothing more: whoever uses a row compares it with the
+directory of its step first, a file that is damaged, torn or missing is no index, and failing to
+write one is no failure.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from pertinax._formats.crc import file_crc
+from pertinax._store.contract import Store
+from pertinax._store.draft import make_dirs
+from pertinax._store.leftovers import hidden_name, join_path
+
+_LOG: Final = logging.getLogger("pertinax")
+_HEAD: Final = b"pertinax steps 1 "
+
+PRIVATE_DIR: Final = ".pertinax"
+"""What a root holds beside steps: this index, pins, and steps that evaluators hold."""
+
+
+class Row(NamedTuple):
+    """What is known of the step whose directory last changed at `changed_ns`."""
+
+    changed_ns: int
+    time_ns: int
+    metrics: Any
+
+
+def index_path(root: str) -> str:
+    """Where the index of a root lies."""
+    return join_path(join_path(root, PRIVATE_DIR), "steps")
+
+
+def read_index(store: Store, root: str) -> dict[str, Row]:
+    """Rows by the name of the step's directory; none if there is no good index."""
+    try:
+        with store.open(index_path(root)) as reader:
+            data = reader.read(0, reader.length)
+    except (OSError, EOFError):
+        return {}
+    try:
+        return _decode(data)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        _LOG.info("index is not used root=%s error=%s", root, error)
+        return {}
+
+
+def write_index(store: Store, root: str, rows: Mapping[str, Row]) -> None:
+    """Put `rows` in the place of whatever index there is. Not synced, and never raises `OSError`:
+    what a power cut leaves of it is found out by its checksum.
+    """
+    path = index_path(root)
+    new = hidden_name(path)
+    try:
+        make_dirs(store, join_path(root, PRIVATE_DIR))
+        try:
+            with store.create(new) as writer:
+                writer.write_at(0, [_encode(rows)])
+            _put(store, new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                store.remove_file(new)
+            raise
+    except OSError as error:  # a full disk, a read-only mount, another manager that was faster
+        _LOG.info("no index was written root=%s error=%s", root, error)
+
+
+def _put(store: Store, new: str, path: str) -> None:
+    if store.stat(path) is not None:
+        try:
+            store.exchange(new, path)
+        except NotImplementedError:
+            store.remove_file(path)
+        else:
+            store.remove_file(new)
+            return
+    store.rename(new, path)
+
+
+def _encode(rows: Mapping[str, Row]) -> bytes:
+    columns = {
+        "names": list(rows),
+        "changed_ns": [row.changed_ns for row in rows.values()],
+        "times_ns": [row.time_ns for row in rows.values()],
+        "metrics": [row.metrics for row in rows.values()],
+    }
+    body = json.dumps(columns, separators=(",", ":")).encode()
+    return b"%s%08x\n%s\n" % (_HEAD, file_crc(body), body)
+
+
+def _decode(data: bytes) -> dict[str, Row]:
+    head, _, body = data.partition(b"\n")
+    body = body.removesuffix(b"\n")
+    if head != b"%s%08x" % (_HEAD, file_crc(body)):
+        raise ValueError("its checksum is wrong")
+    columns = cast("dict[str, list[Any]]", json.loads(body))
+    names, changed, times = columns["names"], columns["changed_ns"], columns["times_ns"]
+    if not all(type(one) is int for one in (*changed, *times)):
+        raise ValueError("a time is no number")
+    rows = zip(names, changed, times, columns["metrics"], strict=True)
+    return {name: Row(changed_ns, time_ns, found) for name, changed_ns, time_ns, found in rows}

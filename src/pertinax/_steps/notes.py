@@ -1,0 +1,116 @@
+"""Notes: what the visible steps of a root say of themselves, each read once.
+
+Knows when a step's notes must be read, and when what was read before still holds: as long as its
+directory is the same, for a visible step never changes. Knows nothing of policies.
+"""
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from typing import Final, final
+
+from pertinax._steps.history import StepRecord, read_record
+from pertinax._steps.index import Row, read_index, write_index
+from pertinax._store.contract import Store
+
+# Fewer are read as quickly as an index would be, and small roots stay free of it.
+_MANY: Final = 64
+_COARSE_NS: Final = 10**9
+
+
+@final
+class Notes:
+    """The notes of the steps in one root. Safe to use from several threads."""
+
+    def __init__(self, store: Store, root: str) -> None:
+        self._store = store
+        self._root = root
+        self._front = root.rstrip("/") + "/"
+        self._rows: dict[str, Row] = {}
+        self._unsaved = 0
+        self._has_index = False
+        self._turn = threading.Lock()
+
+    def records(self, found: Mapping[int, str]) -> list[StepRecord]:
+        """What is known of the steps in `found` (their directories), ascending; those that are gone
+        meanwhile are left out. Looks at each directory, and reads the notes of new ones only.
+        """
+        with self._turn:
+            if len(found) >= _MANY:
+                self._merge_index()
+            looked = [self._look(step, directory) for step, directory in found.items()]
+            names = {directory[len(self._front) :] for directory in found.values()}
+            self._rows = {name: row for name, row in self._rows.items() if name in names}
+            self._save_index(_MANY)
+        return [record for record in looked if record is not None]
+
+    def add(self, step: int, directory: str) -> None:
+        """Read the notes of a step that has just been made, so that nobody need do it later."""
+        with self._turn:
+            self._look(step, directory)
+            if self._unsaved >= _MANY:
+                self._merge_index()
+                self._save_index(_MANY)
+
+    def confirm(self, records: Collection[StepRecord]) -> bool:
+        """Whether the steps themselves say the same. What does not is forgotten.
+
+        An index that was tampered with must not decide what is deleted.
+        """
+        with self._turn:
+            wrong = [record for record in records if self._differs(record)]
+            for record in wrong:
+                self._rows.pop(record.directory[len(self._front) :], None)
+            return not wrong
+
+    def flush(self) -> None:
+        """Leave what was read to the next process, if it is worth a file."""
+        with self._turn:
+            if self._unsaved and len(self._rows) >= _MANY:
+                self._merge_index()
+                self._save_index(1)
+
+    def _look(self, step: int, directory: str) -> StepRecord | None:
+        name = directory[len(self._front) :]
+        try:
+            stat = self._store.stat(directory)
+        except OSError:
+            stat = None
+        row = self._rows.get(name)
+        if row is not None and stat is not None and row.changed_ns == stat.mtime_ns:
+            return StepRecord(step, row.time_ns, row.metrics, directory)
+        record = read_record(self._store, step, directory, metrics=True, times=True)
+        # The time was taken before the notes were read: if the directory is replaced in between,
+        # the row will not fit it.
+        is_whole = record is not None and record.readable
+        if is_whole and stat is not None and not _may_repeat(stat.mtime_ns):
+            self._rows[name] = Row(stat.mtime_ns, record.time_ns, record.metrics)
+            self._unsaved += 1
+        return record
+
+    def _differs(self, record: StepRecord) -> bool:
+        found = read_record(self._store, record.step, record.directory, metrics=True, times=True)
+        if found is None:  # gone: nothing is lost by deleting it
+            return False
+        # As text: a NaN is not equal to itself.
+        return repr((found.time_ns, found.metrics, found.readable)) != repr(
+            (record.time_ns, record.metrics, record.readable)
+        )
+
+    def _merge_index(self) -> None:
+        """Take over what earlier processes read, once."""
+        if not self._has_index:
+            self._has_index = True
+            self._rows = {**read_index(self._store, self._root), **self._rows}
+
+    def _save_index(self, least: int) -> None:
+        if self._unsaved >= least:
+            self._unsaved = 0
+            write_index(self._store, self._root, self._rows)
+
+
+def _may_repeat(changed_ns: int) -> bool:
+    """Whether a directory that replaces this one could bear the same time: a file system that
+    counts whole seconds, and the second is not over.
+    """
+    return changed_ns % _COARSE_NS == 0 and time.time_ns() - changed_ns < 3 * _COARSE_NS
