@@ -27,7 +27,7 @@ class Verdict:
         return bool(self.reasons)
 
     def __str__(self) -> str:
-        return f"{self.step}: " + (f"kept by {', '.join(self.reasons)}" if self.kept else "deleted")
+        return f"{self.step}: " + (f"kept: {', '.join(self.reasons)}" if self.kept else "deleted")
 
 
 def victims(

@@ -1,0 +1,128 @@
+"""A pinned step lives, whoever pinned it and whenever."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pertinax import Manager
+from pertinax._steps.index import PRIVATE_DIR
+from pertinax._steps.pins import read_pins
+from pertinax._store.memory import MemoryStore
+from pertinax.errors import CheckpointNotFound, InvalidOption
+from pertinax.policies import Latest
+from pertinax.testing import CrashingStore
+from tests.steps.trees import ROOT, Intercepted, fill, names, same, state
+
+PINS = f"{ROOT}/{PRIVATE_DIR}/pins"
+
+
+def test_a_pinned_step_outlives_the_policy_until_it_is_unpinned() -> None:
+    disk = MemoryStore()
+    with Manager(ROOT, store=disk, keep=1, background=False) as manager:
+        manager.save(1, state(1))
+        manager.pin(1, "paper")
+        manager.pin(1, "best.of-all")
+        manager.pin(1, "paper")
+        for step in (2, 3):
+            manager.save(step, state(step))
+        assert manager.steps() == [1, 3]
+        assert [one.pins for one in manager.history()] == [("best.of-all", "paper"), ()]
+        assert str(manager.plan().verdicts[0]) == (
+            "1: kept: pinned as 'best.of-all', pinned as 'paper'"
+        )
+        manager.unpin(1, "paper")
+        manager.save(4, state(4))
+        assert manager.steps() == [1, 4]
+        manager.unpin(1, "best.of-all")
+        manager.unpin(1, "best.of-all")
+        manager.save(5, state(5))
+        assert manager.steps() == [5]
+    assert names(disk, PINS) == []
+
+
+def test_pins_hold_in_every_process(tmp_path: Path) -> None:
+    trainer = Manager(tmp_path, keep=1, background=False)
+    trainer.save(1, state(1))
+    Manager(tmp_path).pin(1)
+    trainer.save(2, state(2))
+    trainer.close()
+    assert Manager(tmp_path).steps() == [1, 2]
+    assert Manager(tmp_path).history()[0].pins == ("pinned",)
+
+
+def test_a_pinned_step_is_not_deleted_by_hand() -> None:
+    disk = MemoryStore()
+    fill(disk, [1, 2])
+    manager = Manager(ROOT, store=disk)
+    manager.pin(1, "paper")
+    with pytest.raises(InvalidOption, match="step 1 is pinned as paper: unpin it first"):
+        manager.delete(1)
+    manager.unpin(1, "paper")
+    manager.delete(1)
+    manager.close()
+    assert manager.steps() == [2]
+
+
+def test_what_is_not_there_cannot_be_pinned() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    with pytest.raises(CheckpointNotFound, match="no step 2"):
+        Manager(ROOT, store=disk).pin(2)
+    assert read_pins(disk, ROOT) == {}
+
+
+@pytest.mark.parametrize("label", ["", "a/b", "..", "-a", "a b", "ä", "x" * 101, None, 3])
+def test_labels_are_names(label: Any) -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    with pytest.raises(InvalidOption, match="label"):
+        Manager(ROOT, store=disk).pin(1, label)
+
+
+def test_foreign_files_among_the_pins_are_ignored() -> None:
+    disk = MemoryStore()
+    fill(disk, [1, 2])
+    manager = Manager(ROOT, store=disk)
+    manager.pin(1, "paper")
+    for name in ("notes.txt", "x-1", "2", "2-", "²-a"):
+        with disk.create(f"{PINS}/{name}"):
+            pass
+    assert read_pins(disk, ROOT) == {1: ("paper",)}
+
+
+@pytest.mark.parametrize("moment", ["list_dir", "rename", "sync_dir"])
+def test_a_pin_that_comes_while_the_step_is_being_deleted_still_holds(moment: str) -> None:
+    """Whoever pins is told that the step is gone, or it is there for good."""
+    disk = MemoryStore()
+    fill(disk, [1])
+    outcome: list[str] = []
+    other = Manager(ROOT, store=disk)
+
+    def pin(method: str, path: str) -> None:
+        place = {"rename": f"{ROOT}/1", "sync_dir": ROOT, "list_dir": PINS}[moment]
+        if method == moment and path == place and 2 in other.steps() and not outcome:
+            outcome.append("")
+            try:
+                other.pin(1, "paper")
+                outcome[0] = "pinned"
+            except CheckpointNotFound:
+                outcome[0] = "gone"
+
+    trainer = Manager(ROOT, store=Intercepted(disk, pin), keep=Latest(1))  # type: ignore[arg-type]
+    trainer.save(2, state(2))
+    trainer.close()
+    assert outcome[0] in ("pinned", "gone")
+    assert (outcome[0] == "pinned") <= (1 in other.steps())
+    assert moment != "rename" or outcome == ["pinned"]
+    if outcome == ["pinned"]:
+        assert same(other.load(1), state(1))
+
+
+def test_a_pin_survives_a_power_cut_once_it_is_told() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    store = CrashingStore(disk)
+    Manager(ROOT, store=store).pin(1, "paper")
+    for after in store.crash_states(32):
+        assert read_pins(after, ROOT) == {1: ("paper",)}
