@@ -1,9 +1,10 @@
-"""Saves, failures, deletions, damage, restarts, power cuts, clocks that jump, several managers: what
-is listed is what is there, what is there is right, and nothing goes that somebody wanted.
+"""Saves, failures, deletions, damage, restarts, power cuts, clocks that jump, several managers:
+what is listed is what is there, what is there is right, and nothing goes that somebody wanted.
 
-The model is a dictionary of steps; the policies are the same values, which are tested by themselves.
+The model is a dictionary of steps; the policies are the same values, tested by themselves.
 """
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -47,6 +48,7 @@ from tests.steps.trees import ROOT, Intercepted, hidden, same
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 STEPS = st.integers(0, 12)
+CUTS = st.integers(0, 70)  # and a little beyond the operations of a save
 LOSSES = st.none() | st.sampled_from([0.0, 1.0, 2.0, float("nan")])
 WHO = st.sampled_from(["a", "b"])
 KEEPS = st.sampled_from(
@@ -59,7 +61,7 @@ KEEPS = st.sampled_from(
         None,
     ]
 )
-CALLS_OF_A_SAVE = 75
+CHANGES_OF_A_SAVE = 24  # so many names change until old steps are out of sight
 
 
 @dataclasses.dataclass
@@ -211,7 +213,7 @@ class Run(RuleBasedStateMachine):
         for somebody in self.people.values():
             somebody.doubtful.discard(step)
 
-    @rule(name=WHO, step=STEPS, call=st.integers(0, CALLS_OF_A_SAVE), lasting=st.booleans())
+    @rule(name=WHO, step=STEPS, call=st.integers(0, CHANGES_OF_A_SAVE), lasting=st.booleans())
     def fail(self, name: str, step: int, call: int, lasting: bool) -> None:
         who = self.people[name]
         if step in self.there:
@@ -252,15 +254,12 @@ class Run(RuleBasedStateMachine):
         made, nobody = self.made(loss), Somebody(self.people[name].manager, None)
         gone = self.doomed(step, made, self.keeps[name], nobody)
         dying, done, manager = self.disk.after_kill(die_at=cut), False, None
-        try:
+        with contextlib.suppress(SimulatedDeath):
             manager = self.manager(dying, self.keeps[name])
             self.save_as(manager, step, made)
             done = True
-        except SimulatedDeath:
-            pass
-        finally:
-            if manager is not None:
-                manager._deleter.wait()
+        if manager is not None:
+            manager._deleter.wait()
         if power:
             states = list(dying.crash_states(data.draw(st.integers(1, 8)), seed=cut))
             after = CrashingStore(data.draw(st.sampled_from(states)))
