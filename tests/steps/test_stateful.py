@@ -243,9 +243,7 @@ class Run(RuleBasedStateMachine):
             self.ghosts[one] = before[one]
         self.there = {one: it for one, it in {**before, step: made}.items() if one in found}
 
-    @rule(
-        name=WHO, step=STEPS, loss=LOSSES, cut=st.integers(0, 2 * CALLS_OF_A_SAVE), data=st.data()
-    )
+    @rule(name=WHO, step=STEPS, loss=LOSSES, cut=CUTS, data=st.data())
     def die(self, name: str, step: int, loss: float | None, cut: int, data: st.DataObject) -> None:
         """A process opens the root and saves, and it, or the whole machine, dies on the way."""
         if step in self.there:
