@@ -16,6 +16,7 @@ import pytest
 from pertinax import Manager
 from pertinax._steps.deletion import Deleter
 from pertinax._store.contract import Store
+from pertinax._store.leftovers import REPLACED, hidden_name
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import (
     CheckpointExists,
@@ -372,6 +373,69 @@ def test_a_policy_that_breaks_on_the_writer_thread_fails_no_save(
         manager.save(1, state(1))
     assert manager.steps() == [1]
     assert "nothing was deleted after step=1" in caplog.text
+
+
+def test_a_disk_that_is_full_of_steps_that_are_going_is_not_full() -> None:
+    """Old steps are out of sight at once, and take room until they are removed."""
+    disk, go = MemoryStore(), threading.Event()
+
+    def hold(method: str, path: str) -> None:
+        if method == "remove_file" and path.startswith(f"{ROOT}/1."):
+            assert go.wait(60)
+        if method == "create" and path.startswith(f"{ROOT}/3.") and not go.is_set():
+            go.set()
+            raise OSError(errno.ENOSPC, "full", path)
+
+    manager = Manager(ROOT, store=Intercepted(disk, hold), keep=1)  # type: ignore[arg-type]
+    for step in (1, 2, 3):
+        manager.save(step, state(step))
+    manager.close()
+    assert names(disk) == ["3"]
+    assert same(manager.load(), state(3))
+
+
+def test_many_old_steps_go_at_the_price_of_one_sync() -> None:
+    disk, calls = MemoryStore(), list[tuple[str, str]]()
+    fill(disk, list(range(20)))
+    store: Any = Intercepted(disk, lambda method, path: calls.append((method, path)))
+    with Manager(ROOT, store=store, keep=1) as manager:
+        manager.save(20, state(20))
+    begun = max(i for i, call in enumerate(calls) if call == ("rename", f"{ROOT}/19"))
+    assert calls[begun + 1] == ("sync_dir", ROOT)
+    assert calls.count(("sync_dir", ROOT)) == 2  # the new step's, and that of all old ones
+    assert names(disk) == ["20"]
+
+
+def test_of_many_old_steps_those_go_that_can(caplog: pytest.LogCaptureFixture) -> None:
+    disk = MemoryStore()
+    fill(disk, [1, 2, 3])
+    disk.rename(f"{ROOT}/3", hidden_name(f"{ROOT}/3") + REPLACED)  # somebody is replacing it
+
+    def refuse(method: str, path: str) -> None:
+        if method == "rename" and path == f"{ROOT}/1":
+            raise OSError(errno.EACCES, "not yours", path)
+
+    deleter = Deleter(Intercepted(disk, refuse))  # type: ignore[arg-type]
+    hidden_now = deleter.hide([f"{ROOT}/{step}" for step in (1, 2, 3, 9)])
+    assert {path[-1]: len(left) for path, left in hidden_now.items()} == {"2": 1, "3": 1, "9": 0}
+    assert Manager(ROOT, store=disk).steps() == [1]
+    assert f"a checkpoint stays path={ROOT}/1" in caplog.text
+    assert deleter.hide([]) == {}
+
+
+def test_what_cannot_be_hidden_for_good_keeps_its_bytes() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+
+    def refuse(method: str, path: str) -> None:
+        if method == "sync_dir":
+            raise OSError(errno.EIO, "broken", path)
+
+    deleter = Deleter(Intercepted(disk, refuse))  # type: ignore[arg-type]
+    assert not deleter.delete(f"{ROOT}/1")
+    deleter.close()
+    (left,) = hidden(disk)
+    assert disk.stat(f"{ROOT}/{left}/default/pertinax.json") is not None
 
 
 # ------------------------------------------------------------------------------ nobody closes it

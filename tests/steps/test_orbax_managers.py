@@ -50,6 +50,26 @@ def test_orbax_opens_our_root(tmp_path: Path, prefix: str | None, width: int | N
         assert same(jax.tree.map(np.asarray, tree), jax.tree.map(np.asarray, arrays(2)))
 
 
+def test_orbax_does_not_mind_what_we_keep_beside_the_steps(tmp_path: Path) -> None:
+    with Manager(tmp_path) as ours:
+        for step in range(66):
+            ours.save(step, {"step": step}, metrics={"loss": float(step)})
+        ours.wait()
+        ours.pin(5, "paper")
+        assert ours.best("loss") == 0
+    assert {"steps", "pins"} == {path.name for path in (tmp_path / ".pertinax").iterdir()}
+    options = ocp.CheckpointManagerOptions(
+        best_fn=loss, best_mode="min", max_to_keep=2, cleanup_tmp_directories=True
+    )
+    with ocp.CheckpointManager(tmp_path, options=options) as theirs:
+        assert sorted(theirs.all_steps()) == list(range(66))
+        assert sorted(ocp.utils.checkpoint_steps(tmp_path)) == list(range(66))
+        theirs.save(70, args=ocp.args.StandardSave(arrays(70)), metrics={"loss": -1.0})
+        theirs.wait_until_finished()
+    assert Manager(tmp_path).steps() == [0, 70]
+    assert (tmp_path / ".pertinax" / "pins" / "5-paper").exists()
+
+
 def test_orbax_goes_on_in_our_root_and_we_in_its(tmp_path: Path) -> None:
     with Manager(tmp_path) as ours:
         ours.save(1, arrays(1), metrics={"loss": 3.0})

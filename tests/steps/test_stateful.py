@@ -259,7 +259,7 @@ class Run(RuleBasedStateMachine):
         if manager is not None:
             manager._deleter.wait()
         if power:
-            states = list(dying.crash_states(data.draw(st.integers(1, 8)), seed=cut))
+            states = list(dying.crash_states(data.draw(st.integers(1, 24)), seed=cut))
             after = CrashingStore(data.draw(st.sampled_from(states)))
         else:
             after = dying.after_kill()
@@ -389,7 +389,7 @@ class Run(RuleBasedStateMachine):
 
 
 TestRun = Run.TestCase
-TestRun.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestRun.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
 
 
 class LongRun(Run):

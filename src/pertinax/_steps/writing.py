@@ -165,12 +165,12 @@ class StepWriter:
         options: SaveOptions,
         progress: Callable[[int, int], None],
     ) -> None:
-        store = self.root.store
+        store, removing = self.root.store, self._deleter.busy
         try:
             write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
         except StorageFull:
-            # Old steps that are out of sight already may still take the room.
-            if not self._deleter.busy:
+            # Old steps that were out of sight already may have taken the room.
+            if not (removing or self._deleter.busy):
                 raise
             self._deleter.wait()
             write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
