@@ -123,13 +123,16 @@ def write_contents(
     now_ns: Callable[[], int] = time.time_ns,
 ) -> None:
     """All files of the checkpoint, in the draft."""
-    made = StepMetadata(_handlers(contents), {}, begun_ns, now_ns())
-    notes = {STEP_FILE: encode_step(made), COMMIT_FILE: encode_commit(draft.final)}
+
+    def written_notes() -> dict[str, bytes]:
+        made = StepMetadata(_handlers(contents), {}, begun_ns, now_ns())
+        return {STEP_FILE: encode_step(made), COMMIT_FILE: encode_commit(draft.final)}
+
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns}
     if "" in contents.items:
         item = contents.items[""]
         assert isinstance(item, ItemContent)  # noqa: S101 - the verbs build no other
-        whole = replace(item, facts=facts, beside={**item.beside, **notes})
+        whole = replace(item, facts=facts, beside={**item.beside, **written_notes()})
         write_item(
             draft.store,
             draft.path,
@@ -145,6 +148,7 @@ def write_contents(
         records += _write_one(draft, name, told, workers, progress, talk=talk)
     if not talk.topology.is_primary:
         return
+    notes = written_notes()
     records += [FileRecord(name, len(data), file_crc(data)) for name, data in notes.items()]
     notes[LEDGER_FILE] = encode_step_ledger(records, {**facts, "items": list(contents.items)})
     workers.run_all(

@@ -82,10 +82,10 @@ class Notes:
         record = read_record(self._store, step, directory, metrics=True, times=True)
         # The time was taken before the notes were read: if the directory is replaced in between,
         # the row will not fit it.
-        is_whole = record is not None and record.readable
-        if is_whole and stat is not None and not _may_repeat(stat.mtime_ns):
-            self._rows[name] = Row(stat.mtime_ns, record.time_ns, record.metrics)
-            self._unsaved += 1
+        if record is None or not record.readable or stat is None or _may_repeat(stat.mtime_ns):
+            return record
+        self._rows[name] = Row(stat.mtime_ns, record.time_ns, record.metrics)
+        self._unsaved += 1
         return record
 
     def _differs(self, record: StepRecord) -> bool:
