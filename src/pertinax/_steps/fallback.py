@@ -20,7 +20,7 @@ from pertinax.errors import (
 )
 from pertinax.typing import PyTree
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 # A target that does not fit, an option without meaning, a format that an update would read: these
 # would fail alike, or go back for no good reason.
 _OF_THE_STEP: Final = (CheckpointNotFound, CorruptCheckpoint, NotACheckpoint, StorageError)

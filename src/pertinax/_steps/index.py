@@ -17,7 +17,7 @@ from pertinax._store.contract import Store
 from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import hidden_name, join_path
 
-_LOG: Final = logging.getLogger("pertinax")
+_LOG: Final = logging.getLogger(__name__)
 _HEAD: Final = b"pertinax steps 1 "
 
 PRIVATE_DIR: Final = ".pertinax"
