@@ -118,6 +118,7 @@ def test_items_have_their_directories_made_together(heard: Heard, tmp_path: Path
     assert heard.look().count(ORBAX + "write/directory_creation_secs") == 2
 
 
+@pytest.mark.row("R303")
 def test_bytes_are_those_that_are_written_and_those_that_are_held(heard: Heard, tmp_path: Path):
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
     everywhere, parted = (

@@ -139,11 +139,14 @@ def test_a_failure_in_the_background_is_told_with_its_traceback(tmp_path, caplog
         assert re.match(PREFIX.format(thread), record.getMessage())
 
 
-def test_a_save_before_preemption_says_how_much_work_it_has_saved(tmp_path, monkeypatch):
+def test_a_save_before_preemption_says_how_much_work_it_has_saved(tmp_path, monkeypatch, request):
     heard: dict[str, float] = {}
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **_: heard.update({name: seconds})
-    )
+
+    def listen(name: str, seconds: float, **_: object) -> None:
+        heard[name] = seconds
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    request.addfinalizer(lambda: jax.monitoring.unregister_event_duration_listener(listen))
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step == 5)
     name = "/jax/checkpoint/write/preempt/duration_saved_secs"
     options = ocp.CheckpointManagerOptions(save_interval_steps=4, max_to_keep=1)

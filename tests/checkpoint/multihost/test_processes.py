@@ -168,9 +168,14 @@ def test_an_outsider_cannot_broadcast():
 
 
 @pytest.mark.row("R054")
-def test_preemption_is_noticed_at_one_step(monkeypatch, caplog):
+def test_preemption_is_noticed_at_one_step(monkeypatch, caplog, request):
     heard: list[str] = []
-    jax.monitoring.register_event_listener(lambda event, **_: heard.append(event))
+
+    def listen(event: str, **_: Any) -> None:
+        heard.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    request.addfinalizer(lambda: jax.monitoring.unregister_event_listener(listen))
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step == 3)
     assert [step for step in range(6) if multihost.reached_preemption(step)] == [3]
     assert heard.count("/jax/orbax/write/preemption") == 1
