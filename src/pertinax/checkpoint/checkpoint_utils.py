@@ -27,12 +27,18 @@ def construct_restore_args(
     Leaves may be arrays, numbers, text, `jax.ShapeDtypeStruct`s, or the metadata of stored leaves.
     `sharding_tree` has a sharding (or its metadata, or None) for each leaf; without it leaves say
     so themselves. Metadata stay what they are: the devices are looked up when the leaf is restored.
-    Raises `ValueError` for another leaf.
+    Raises `ValueError` for another leaf, numbers of numpy among them.
 
     >>> restore_args = construct_restore_args(abstract_state)
     >>> checkpointer.restore(path, item=abstract_state, restore_args=restore_args)
     """
     flat = flatten(target)
+    for leaf, path in zip(flat.leaves, flat.paths, strict=True):
+        if isinstance(leaf, complex | np.generic) and not isinstance(leaf, float):
+            raise ValueError(
+                f"Unsupported type: {type(leaf)} at {path_text(path)!r}: give a number of Python, "
+                "or a RestoreArgs of your own"
+            )
     shardings = None
     if sharding_tree is not None:
         found = align(target, sharding_tree, "sharding_tree")
@@ -67,7 +73,7 @@ def _args_of(leaf: Any, sharding: Any, path: Path, with_shape: bool) -> RestoreA
 
 
 def _array_args(leaf: Any, sharding: Any, with_shape: bool) -> RestoreArgs:
-    if sharding is None:
+    if sharding is None and not isinstance(leaf, jax.Array):
         kind = np.ndarray if isinstance(leaf, ArrayMetadata) else None
         return RestoreArgs(kind, leaf.dtype)
     shape = tuple(leaf.shape) if with_shape else None

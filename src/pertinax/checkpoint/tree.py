@@ -3,6 +3,7 @@
 Knows JAX's keys and how the mirrored API spells them. Knows nothing of files.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,10 @@ PyTreeKey = (
     tree_util.SequenceKey | tree_util.DictKey | tree_util.GetAttrKey | tree_util.FlattenedIndexKey
 )
 PyTreePath = tuple[PyTreeKey, ...]
+
+
+class BrokenSequence(ValueError, AssertionError):
+    """Positions of a sequence that do not count from 0: a tree cannot be made of them."""
 
 
 def get_key_name(key: Any) -> str | int:
@@ -76,12 +81,18 @@ def to_flat_dict(
     """Leaves by their path: a tuple of texts, or with `sep` one text.
 
     `is_leaf` decides what is a leaf, if given.
+    Raises `ValueError` if two leaves get the same text.
     """
     if is_leaf is None and keep_empty_nodes:
         is_leaf = is_empty_or_leaf
     pairs, _ = tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
-    flat = {tuple_path_from_keypath(keypath): value for keypath, value in pairs}
-    return flat if sep is None else {sep.join(path): value for path, value in flat.items()}
+    paths = [tuple_path_from_keypath(keypath) for keypath, _ in pairs]
+    texts: list[Any] = paths if sep is None else [sep.join(path) for path in paths]
+    flat = {text: value for text, (_, value) in zip(texts, pairs, strict=True)}
+    if len(flat) < len(pairs):
+        twice = next(text for text, count in Counter(texts).items() if count > 1)
+        raise ValueError(f"two leaves of the tree have the same text {twice!r}")
+    return flat
 
 
 def from_flat_dict(flat_dict: Mapping[Any, Any], target: Any = None, sep: str | None = None) -> Any:
@@ -94,9 +105,11 @@ def from_flat_dict(flat_dict: Mapping[Any, Any], target: Any = None, sep: str | 
     }
     if target is not None:
         pairs, treedef = tree_util.tree_flatten_with_path(target)
-        return tree_util.tree_unflatten(
-            treedef, [flat[tuple_path_from_keypath(path)] for path, _ in pairs]
-        )
+        paths = [tuple_path_from_keypath(path) for path, _ in pairs]
+        for path in paths:
+            if path not in flat:
+                raise KeyError(path if sep is None else sep.join(path))
+        return tree_util.tree_unflatten(treedef, [flat[path] for path in paths])
     out: dict[str, Any] = {}
     for path, value in flat.items():
         below = out
@@ -109,7 +122,7 @@ def from_flat_dict(flat_dict: Mapping[Any, Any], target: Any = None, sep: str | 
 def from_flattened_with_keypath(flat_with_keys: Sequence[tuple[Sequence[Any], Any]]) -> Any:
     """Dicts and lists from leaves with their key paths; positions of a sequence must come in order.
 
-    Raises `ValueError` for nothing at all.
+    Raises `ValueError` for nothing at all, `BrokenSequence` for positions out of order.
     """
     if not flat_with_keys:
         raise ValueError("there is nothing to make a tree of")
@@ -122,14 +135,15 @@ def from_flattened_with_keypath(flat_with_keys: Sequence[tuple[Sequence[Any], An
     if not is_sequence_key(flat_with_keys[0][0][0]):
         return built
     if list(built) != list(range(len(built))):
-        raise ValueError(f"positions of a sequence out of order: {list(built)}")
+        raise BrokenSequence(f"positions of a sequence out of order: {list(built)}")
     return list(built.values())
 
 
 def serialize_tree(tree: Any, keep_empty_nodes: bool = False) -> Any:
     """The tree as dicts with text keys and lists; empty containers stay only if asked for.
 
-    Raises `ValueError` if nothing is left.
+    Raises `ValueError` if nothing is left, and `BrokenSequence` if what is left out stood before
+    other elements of a sequence.
     """
     pairs, _ = tree_util.tree_flatten_with_path(tree, is_leaf=is_empty_or_leaf)
     if not keep_empty_nodes:
@@ -158,10 +172,11 @@ def _child(container: Any, name: str | int) -> Any:
     if isinstance(container, Mapping):
         mapping = cast("Mapping[Any, Any]", container)
         return mapping[name] if name in mapping else mapping[str(name)]
-    try:
-        return container[int(name)]
-    except (IndexError, ValueError, TypeError) as error:
-        raise KeyError(name) from error
+    if isinstance(container, list | tuple) and str(name).isdecimal():
+        elements = cast("Sequence[Any]", container)
+        if int(name) < len(elements):
+            return elements[int(name)]
+    raise KeyError(name)
 
 
 def to_shape_dtype_struct(

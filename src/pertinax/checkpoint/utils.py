@@ -1,12 +1,21 @@
 """Small things that programs use, gathered under the name they know.
 
-Knows where they live. Knows nothing itself, except what a scalar is.
+Knows where they live. Knows nothing itself, except what a scalar is. Deprecated, as in Orbax: each
+has a home of its own.
 """
 
 from typing import Any
 
 import numpy as np
 
+from pertinax.checkpoint._adapt.placeholders import (
+    all_leaves_are_placeholders,
+    fully_replicated_host_local_array_to_global_array,
+    leaf_is_placeholder,
+    leaf_placeholder,
+    name_from_leaf_placeholder,
+    pytree_structure,
+)
 from pertinax.checkpoint.multihost import (
     broadcast_one_to_all,
     is_primary_host,
@@ -44,6 +53,7 @@ from pertinax.checkpoint.tree import (
 
 __all__ = [
     "TMP_DIR_SUFFIX",
+    "all_leaves_are_placeholders",
     "any_checkpoint_step",
     "broadcast_one_to_all",
     "checkpoint_steps",
@@ -52,6 +62,7 @@ __all__ = [
     "deserialize_tree",
     "from_flat_dict",
     "from_flattened_with_keypath",
+    "fully_replicated_host_local_array_to_global_array",
     "get_key_name",
     "get_param_names",
     "get_save_directory",
@@ -64,6 +75,10 @@ __all__ = [
     "is_scalar",
     "is_sequence_key",
     "is_tmp_checkpoint",
+    "leaf_is_placeholder",
+    "leaf_placeholder",
+    "name_from_leaf_placeholder",
+    "pytree_structure",
     "reached_preemption",
     "serialize_tree",
     "step_from_checkpoint_name",

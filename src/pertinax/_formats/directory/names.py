@@ -6,7 +6,7 @@ Knows what file systems refuse and which names the item itself needs. Knows noth
 from collections.abc import Iterable
 
 _MAX_PART = 255
-_RESERVED = frozenset(
+RESERVED_NAMES = frozenset(
     {
         "_METADATA",
         "_CHECKPOINT_METADATA",
@@ -52,7 +52,7 @@ def _unfit(name: str, every: set[str], metadata_key: str) -> str | None:
     parts = name.split("/")
     if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_PART for part in parts):
         return f"a part of its path is longer than {_MAX_PART} bytes"
-    if parts[0] in _RESERVED or parts[0].startswith("ocdbt.process_"):
+    if parts[0] in RESERVED_NAMES or parts[0].startswith("ocdbt.process_"):
         return f"{parts[0]!r} is a file of the checkpoint itself"
     for cut in range(len(parts)):
         below, leaf = parts[cut], "/".join(parts[:cut])
