@@ -1,4 +1,4 @@
-"""Transformations of trees in memory and while restoring, as Orbax has them; and where they differ."""
+"""Transformations in memory and while restoring: as Orbax has them, and where ours differ."""
 
 import logging
 from collections.abc import Callable
