@@ -1,0 +1,58 @@
+"""How the programs of this folder tell what happened, in words that two libraries can share.
+
+Knows values, arrays and errors. Runs under old Pythons too; knows neither library.
+"""
+
+import builtins
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+HEARD: list = []
+
+
+def say(name: str, value: Any) -> None:
+    """Tell a value."""
+    HEARD.append([name, plain(value)])
+
+
+def attempt(name: str, call: Callable[[], Any], phrase: str = "") -> Any:
+    """Tell what `call` returns, or which builtins the error is that it raises; a `phrase` must be
+    in its text.
+    """
+    try:
+        value = call()
+    except BaseException as error:
+        kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+        kinds = [kind for kind in kinds if kind in vars(builtins) and kind != "object"]
+        HEARD.append([name, {"raises": kinds, "says": phrase if phrase in str(error) else None}])
+        return None
+    say(name, value)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; arrays tell their kind, type, shape and content."""
+    if isinstance(value, jax.Array):
+        return ["jax", str(value.dtype), np.asarray(value).tolist()]
+    if isinstance(value, np.ndarray):
+        return ["numpy", str(value.dtype), value.tolist()]
+    if isinstance(value, Mapping) or type(value).__name__ == "CompositeArgs":
+        return {str(key): plain(one) for key, one in sorted(value.items(), key=str)}
+    if isinstance(value, tuple):
+        return ["tuple", *map(plain, value)]
+    if isinstance(value, (list, set, frozenset)):
+        return list(map(plain, sorted(value) if not isinstance(value, list) else value))
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return type(value).__name__
+
+
+def heard() -> list:
+    """Everything told since the last look."""
+    told = json.loads(json.dumps(HEARD))
+    HEARD.clear()
+    return told
