@@ -19,6 +19,7 @@ from pertinax._device.wishes import Wish, WishReader
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._store.contract import Store
 from pertinax._tree.flatten import flatten
+from pertinax._tree.paths import path_text
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import ABSENT, node_at, rebuild, refill
 from pertinax._tree.select import select_paths
@@ -125,8 +126,8 @@ def _own_wish(leaf: StoredLeaf, sharding: Any, options: LoadOptions) -> Wish:
     """What a leaf becomes when nobody asks for anything special."""
     if leaf.kind == "foreign":
         raise UnsupportedLeaf(
-            f"leaf {leaf.name!r} was written by a type handler of its own program: only that can "
-            "read it"
+            f"leaf {path_text(leaf.path)!r} was written by a type handler of its own program, for "
+            f"{leaf.typestr!r}: only that can read it; select= leaves it out"
         )
     if leaf.kind == "jax" and options.arrays == "numpy":
         return Wish("numpy", leaf.dtype, leaf.shape)

@@ -195,7 +195,9 @@ def visible_shape(leaf: StoredLeaf) -> Shape:
 
 def stored_text(leaf: StoredLeaf) -> str:
     """A stored leaf in few letters: `f32[1024,4096]`."""
-    if leaf.kind in ("str", "bytes", "foreign") or leaf.codec == "none":
+    if leaf.kind == "foreign":
+        return f"foreign {leaf.typestr}"
+    if leaf.kind in ("str", "bytes") or leaf.codec == "none":
         return leaf.kind
     if leaf.kind == "key":
         return f"key<{leaf.impl}>{_dims(visible_shape(leaf))}"

@@ -13,6 +13,7 @@ from pertinax._formats.crc import file_crc
 from pertinax._formats.detect import AGGREGATE_FILE, Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.vouching import measure
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible
@@ -244,19 +245,28 @@ def check_step(found: Found, name: str) -> None:
 def check_file(store: Store, directory: str, record: FileRecord) -> bytes:
     """The content of a file, which must match its record. Raises `CorruptCheckpoint`."""
     data = read_file(store, directory, record.name)
-    if len(data) != record.length:
-        raise CorruptCheckpoint(
-            f"{len(data)} bytes, written were {record.length}",
-            file=record.name,
-            start=0,
-            stop=len(data),
-        )
-    found = file_crc(data)
-    if found != record.crc:
-        raise CorruptCheckpoint(
-            f"checksum is {found:08x}, written was {record.crc:08x}",
-            file=record.name,
-            start=0,
-            stop=len(data),
-        )
+    _compare(FileRecord(record.name, len(data), file_crc(data)), record)
     return data
+
+
+def check_large_file(store: Store, directory: str, record: FileRecord) -> None:
+    """The same for a file of any size, which is read in pieces."""
+    try:
+        found = measure(store, directory, record.name)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise CorruptCheckpoint("the file is missing", file=record.name) from error
+    except EOFError as error:
+        raise CorruptCheckpoint(
+            "the file became shorter while it was read", file=record.name
+        ) from error
+    _compare(found, record)
+
+
+def _compare(found: FileRecord, record: FileRecord) -> None:
+    if found.length != record.length:
+        reason = f"{found.length} bytes, written were {record.length}"
+    elif found.crc != record.crc:
+        reason = f"checksum is {found.crc:08x}, written was {record.crc:08x}"
+    else:
+        return
+    raise CorruptCheckpoint(reason, file=record.name, start=0, stop=found.length)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pertinax._core.fetch import Fetcher, Request
-from pertinax._core.open import Found, check_file, find, read_file, read_foreign, read_settled
+from pertinax._core.open import Found, check_large_file, find, read_file, read_foreign, read_settled
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._plan.boxes import Box
@@ -123,7 +123,8 @@ def _check_files(
 ) -> None:
     for record in records:
         try:
-            report.checked_bytes += len(check_file(store, directory, record))
+            check_large_file(store, directory, record)
+            report.checked_bytes += record.length
         except CorruptCheckpoint as problem:
             report.add(problem)
 

@@ -22,8 +22,10 @@ from pertinax._formats.metadata.array_metadatas import (
     array_metadatas_file,
     encode_array_metadatas,
 )
+from pertinax._formats.metadata.commit import COMMIT_FILE
 from pertinax._formats.metadata.names import OrbaxName
 from pertinax._formats.metadata.sharding import SHARDING_FILE, encode_sharding
+from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.strings import STRINGS_FILE, encode_strings
 from pertinax._formats.metadata.text import join_json
 from pertinax._formats.metadata.tree_metadata import (
@@ -121,7 +123,8 @@ def write_item(
     files |= beside
     records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
     if content.wait_for_others is not None:
-        records += vouch(store, directory, {*table.files, *files})
+        # The publisher's notes may lie here already, and change until the end.
+        records += vouch(store, directory, {*table.files, *files, STEP_FILE, COMMIT_FILE})
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
     manifest = Manifest(
         "pertinax",

@@ -11,6 +11,7 @@ from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax.checkpoint._adapt.absent import has_layouts
+from pertinax.checkpoint._adapt.leaf_handlers import STOCK, Settings
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import StoredTree, open_tree
 from pertinax.checkpoint.metadata.sharding import ShardingMetadata, from_serialized_string
@@ -27,17 +28,22 @@ from pertinax.typing import PathLike
 _ARRAYS = ("jax", "key", "numpy", "bytes")
 
 
-def describe_tree(directory: PathLike, old: OldLayout = DEFAULT_LAYOUT) -> Any:
+def describe_tree(
+    directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, settings: Settings = STOCK
+) -> Any:
     """Dicts and lists with the metadata of each leaf; empty containers stand for themselves.
 
-    Raises `FileNotFoundError` if there is no tree.
+    Leaves of the program's own type handlers are described by these. Raises `FileNotFoundError` if
+    there is no tree.
     """
-    stored = _open(directory, old)
+    stored = _open(directory, old, settings)
     return stored.nest(describe_all(stored, epath.Path(directory)))
 
 
-def _open(directory: PathLike, old: OldLayout = DEFAULT_LAYOUT) -> StoredTree:
-    stored = open_tree(directory, old)
+def _open(
+    directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, settings: Settings = STOCK
+) -> StoredTree:
+    stored = open_tree(directory, old, settings)
     if not stored.opened.manifest.typed:
         raise CheckpointNotFound(
             2, f"Metadata file (named {TREE_FILE}) does not exist", str(directory)
@@ -49,8 +55,13 @@ def describe_all(stored: StoredTree, place: epath.Path) -> list[Metadata]:
     """The metadata of every leaf; of values that an old release kept elsewhere, but the name."""
     aggregated = stored.opened.manifest.aggregated
     placed = has_layouts(stored.opened)
+    theirs = stored.describe_theirs()
     return [
-        Metadata(leaf.name, place) if i in aggregated else _describe(leaf, place, placed=placed)
+        theirs[i]
+        if i in theirs
+        else Metadata(leaf.name, place)
+        if i in aggregated
+        else _describe(leaf, place, placed=placed)
         for i, leaf in enumerate(stored.leaves)
     ]
 

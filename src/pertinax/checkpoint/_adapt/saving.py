@@ -1,7 +1,7 @@
 """Saving: a tree and the args of its leaves, on their way into the directory of an item.
 
 Knows `SaveArgs` and the directory that a handler is given. The plan, the bytes and the files are
-the engine's.
+the engine's, or those of type handlers that the program has registered.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import jax
 import numpy as np
+from etils import epath
 
 from pertinax._core.open import read_file
 from pertinax._core.options import SaveOptions
 from pertinax._core.places import locate
-from pertinax._core.prepare import prepare
+from pertinax._core.prepare import Elsewhere, prepare_flat, take_apart
 from pertinax._core.write import check_room
 from pertinax._formats.item import ItemContent, write_item
 from pertinax._formats.ledger import LEDGER_FILE, vouched_files
@@ -32,8 +33,18 @@ from pertinax._hosts import only_process
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
-from pertinax._tree.flatten import children_of, flatten
+from pertinax._tree.flatten import Flat, children_of
 from pertinax._version import VERSION
+from pertinax.checkpoint._adapt.leaf_handlers import (
+    STOCK,
+    Batch,
+    Settings,
+    bytes_of,
+    finishing,
+    serialize,
+    sort_out,
+    typestrs_of,
+)
 from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_held, record_written
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
@@ -52,42 +63,117 @@ class DeletedArray(PertinaxError, RuntimeError, ValueError):
     """An array was deleted or donated before it was saved; JAX raises `RuntimeError` for that."""
 
 
-def hold(item: Any, save_args: Any = None, options: SaveOptions = _DEFAULTS) -> ItemContent:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """A tree whose bytes the program cannot change any more, but for those of `batches`.
+
+    Attributes:
+        content: what the engine writes.
+        options, settings: how.
+        values, args: of all leaves.
+        batches: leaves for type handlers of the program.
+    """
+
+    content: ItemContent
+    options: SaveOptions
+    settings: Settings
+    values: Sequence[Any]
+    args: Sequence[SaveArgs]
+    batches: Sequence[Batch]
+
+
+def hold(
+    item: Any,
+    save_args: Any = None,
+    options: SaveOptions = _DEFAULTS,
+    settings: Settings = STOCK,
+    *,
+    names: Any = None,
+) -> Held:
     """Understand `item` and hold its bytes: then the program may change what it passed in.
 
-    What `save_args` say of leaves is added to the options. Raises `UnsupportedLeaf`,
-    `DeletedArray`, or `ValueError` for an empty item or `save_args` of another structure.
+    What `save_args` say of leaves is added to the options; `names` is a tree like the item, with
+    the name of each leaf, if not the usual ones. Raises `UnsupportedLeaf`,
+    `DeletedArray`, or `ValueError` for an empty item, `save_args` or names of another structure, or
+    leaves without a type handler.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
     began_ns = time.time_ns()
+    flat = take_apart(item)
+    given = None if names is None else [str(one) for one in align(item, names, "get_param_names")]
+    values, batches = sort_out(flat, settings)
+    args = _args_of(item, save_args, len(values))
     try:
-        content = prepare(item, _options(item, save_args, options), "hold", only_process())
+        content = prepare_flat(
+            Flat(list(values), flat.paths, flat.root),
+            _options(args, options) if save_args is not None else options,
+            "hold",
+            only_process(),
+            Elsewhere(typestrs_of(batches), given),
+        )
     except UnsupportedLeaf as error:
-        if _has_deleted_array(item):
+        if _has_deleted_array(flat):
             raise DeletedArray(str(error)) from error
         raise
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": began_ns}
-    return dataclasses.replace(content, facts={**content.facts, **facts})
+    content = dataclasses.replace(content, facts={**content.facts, **facts})
+    return Held(content, options, settings, values, args, batches)
 
 
-def _has_deleted_array(item: Any) -> bool:
-    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in flatten(item).leaves)
+def _has_deleted_array(flat: Flat) -> bool:
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in flat.leaves)
 
 
-def begin_write(
-    directory: PathLike, content: ItemContent, options: SaveOptions = _DEFAULTS
-) -> "Future[None]":
-    """Write `content` into `directory` on a thread; its end is returned."""
+async def begin_write(directory: PathLike, held: Held) -> "Future[None]":
+    """Let type handlers take their leaves, and write all others into `directory` on a thread.
+
+    When this returns, the program may change every value. The future is that of all files.
+    """
     store, path = locate(directory)
-    future = start(lambda: _write(store, path, content, options), "pertinax-write-item")
-    record_held(_written_bytes(content), content.facts["saved_at_ns"])
+    content = held.content
+    if held.batches:
+        # Before the handlers begin: what they write must not be taken for the item before.
+        clear_item(store, path)
+        inside = epath.Path(path)
+        futures = await serialize(
+            inside,
+            held.batches,
+            values=held.values,
+            names=[leaf.name for leaf in content.leaves],
+            args=held.args,
+            settings=held.settings,
+        )
+        content = dataclasses.replace(
+            content,
+            wait_for_others=finishing(futures, held.batches, inside),
+            check_others=held.settings.validate,
+        )
+    total = _written_bytes(content) + bytes_of(held.batches, held.values)
+    future = start(lambda: _write(store, path, content, held.options, total), "pertinax-write-item")
+    record_held(total, content.facts["saved_at_ns"])
     return future
 
 
-def _write(store: Store, path: str, content: ItemContent, options: SaveOptions) -> None:
+def _write(
+    store: Store, path: str, content: ItemContent, options: SaveOptions, total_bytes: int
+) -> None:
+    others = content.wait_for_others
+    if others is None:
+        clear_item(store, path)
+        _write_all(store, path, content, options, total_bytes)
+        return
+    try:
+        _write_all(store, path, content, options, total_bytes)
+    finally:
+        # Also if our own part has failed: who gives up the directory must find nobody writing.
+        others()
+
+
+def _write_all(
+    store: Store, path: str, content: ItemContent, options: SaveOptions, total_bytes: int
+) -> None:
     check_room(store, path, content.plan.total_bytes)
-    clear_item(store, path)
     last_bytes_s = time.monotonic()
 
     def progress(_: int) -> None:
@@ -97,7 +183,7 @@ def _write(store: Store, path: str, content: ItemContent, options: SaveOptions) 
     with Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers:
         write_item(store, path, content, workers=workers, progress=progress)
     described_s = time.monotonic() - last_bytes_s
-    record_written(_written_bytes(content), content.facts["saved_at_ns"], described_s)
+    record_written(total_bytes, content.facts["saved_at_ns"], described_s)
 
 
 def _written_bytes(content: ItemContent) -> int:
@@ -159,13 +245,17 @@ def make_dirs(store: Store, path: str) -> None:
         store.make_dir(path)
 
 
-def _options(item: Any, save_args: Any, options: SaveOptions) -> SaveOptions:
+def _args_of(item: Any, save_args: Any, count: int) -> list[SaveArgs]:
     if save_args is None:
-        return options
+        return [SaveArgs()] * count
     found = align(item, save_args, "save_args")
     args = [one if isinstance(one, SaveArgs) else SaveArgs() for one in found]
     if any(one.aggregate for one in args):
         record_deprecated("aggregate")
+    return args
+
+
+def _options(args: Sequence[SaveArgs], options: SaveOptions) -> SaveOptions:
     return dataclasses.replace(options, chunk_bytes=_limits(args), dtypes=_dtypes(args))
 
 

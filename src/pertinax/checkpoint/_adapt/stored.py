@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from pertinax._core.foreign import check_before_others_read
 from pertinax._core.open import (
     Found,
     Opened,
@@ -35,6 +36,15 @@ from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
 from pertinax.checkpoint._adapt.absent import has_layouts, raise_if_absent, refuse_absent
+from pertinax.checkpoint._adapt.leaf_handlers import (
+    STOCK,
+    Batch,
+    Settings,
+    StoredInfos,
+    describe,
+    deserialize,
+    sort_out_stored,
+)
 from pertinax.checkpoint._adapt.old_values import (
     DEFAULT_LAYOUT,
     OldLayout,
@@ -54,21 +64,24 @@ _CAST: Final = LoadOptions(cast="lossy", shapes="fit")
 
 
 class StoredTree:
-    """One item that was opened; no more than the budget is read at a time.
+    """One item that was opened; no more is read at a time than the settings allow.
 
     `slots[i]` is the leaf that stands at `names[i]`, None for an empty container.
     """
 
-    def __init__(self, opened: Opened, budget_bytes: int | None = None) -> None:
+    def __init__(self, opened: Opened, settings: Settings = STOCK) -> None:
         self.opened = opened
+        self._settings = settings
+        budget = settings.concurrent_bytes
         self._options = (
             _CAST
-            if budget_bytes is None
-            else replace(_CAST, budget_bytes=min(budget_bytes, _CAST.budget_bytes))
+            if budget is None
+            else replace(_CAST, budget_bytes=min(budget, _CAST.budget_bytes))
         )
         self.leaves = opened.manifest.leaves
         self.root = opened.manifest.root
-        texts = set(opened.manifest.values)
+        texts = {i for i, leaf in enumerate(self.leaves) if leaf.typestr == "string"}
+        texts |= set(opened.manifest.values)
         self.names: list[OrbaxName] = orbax_names(self.root, texts)
         self.slots: list[int | None] = []
         count = 0
@@ -88,8 +101,49 @@ class StoredTree:
     def read(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
         """Values of leaves, as the args ask for each.
 
-        Raises `RestoreMismatch` with all that cannot be.
+        Raises `RestoreMismatch` with all that cannot be, and `ValueError` for leaves of a type
+        that no type handler is registered for.
         """
+        batches = self._sort_out(wanted)
+        if not batches:
+            return self._read_own(wanted)
+        theirs = {i for batch in batches for i in batch.leaves}
+        own = self._read_own([pair for i, pair in enumerate(wanted) if i not in theirs])
+        check_before_others_read(self.opened, {wanted[i][0] for i in theirs})
+        infos = self._infos()
+        found = deserialize(
+            batches,
+            [infos.of(self.leaves[leaf]) for leaf, _ in wanted],
+            [args for _, args in wanted],
+        )
+        rest = iter(own)
+        return [found[i] if i in theirs else next(rest) for i in range(len(wanted))]
+
+    def describe_theirs(self) -> dict[int, Any]:
+        """What type handlers of the program say of their leaves, by position."""
+        known = [
+            (i, RestoreArgs())
+            for i, leaf in enumerate(self.leaves)
+            if leaf.kind != "foreign" or self._settings.handlers.has(leaf.typestr)
+        ]
+        batches = self._sort_out(known)
+        if not batches:
+            return {}
+        infos = self._infos()
+        told = [infos.of(self.leaves[leaf]) for leaf, _ in known]
+        return {known[i][0]: one for i, one in describe(batches, told).items()}
+
+    def _sort_out(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Batch]:
+        manifest = self.opened.manifest
+        if manifest.aggregated or not manifest.typed:
+            return []  # an old release wrote it, before there were type handlers
+        return sort_out_stored(self.leaves, wanted, self._settings)
+
+    def _infos(self) -> StoredInfos:
+        zarr3 = self.opened.manifest.array_driver == "zarr3"
+        return StoredInfos(self.opened.directory, use_zarr3=zarr3, settings=self._settings)
+
+    def _read_own(self, wanted: Sequence[tuple[int, RestoreArgs]]) -> list[Any]:
         refuse_absent(self.opened, [leaf for leaf, _ in wanted])
         translator = Translator(lambda: has_layouts(self.opened))
         wishes = [self._want(translator, leaf, args) for leaf, args in wanted]
@@ -116,7 +170,7 @@ class StoredTree:
 
 
 def open_tree(
-    directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, *, budget_bytes: int | None = None
+    directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, settings: Settings = STOCK
 ) -> StoredTree:
     """Open the item in `directory`, finished or not; `old` says what may stand for `_METADATA`.
 
@@ -147,7 +201,7 @@ def open_tree(
             2, f"No structure could be identified, for there is no {TREE_FILE}", path
         )
     check_beside(store, path, LEDGER_FILE)
-    return StoredTree(opened, budget_bytes)
+    return StoredTree(opened, settings)
 
 
 def check_beside(store: Store, directory: str, name: str) -> None:
@@ -176,13 +230,13 @@ def restore_all(
     directory: PathLike,
     restore_args: Any = None,
     *,
-    budget_bytes: int | None = None,
+    settings: Settings = STOCK,
     old: OldLayout = DEFAULT_LAYOUT,
 ) -> Any:
     """The whole tree as dicts and lists; `restore_args` must be a tree like that, if given."""
 
     def read() -> Any:
-        return _restore_all(open_tree(directory, old, budget_bytes=budget_bytes), restore_args)
+        return _restore_all(open_tree(directory, old, settings), restore_args)
 
     return read_settled(directory, None, read)
 
@@ -201,7 +255,7 @@ def restore_into(
     item: Any,
     restore_args: Any = None,
     *,
-    budget_bytes: int | None = None,
+    settings: Settings = STOCK,
     old: OldLayout = DEFAULT_LAYOUT,
 ) -> Any:
     """A tree like `item`; of its leaves nothing but their places counts.
@@ -212,7 +266,7 @@ def restore_into(
     flat = flatten(item)
 
     def read() -> Any:
-        stored = open_tree(directory, old, budget_bytes=budget_bytes)
+        stored = open_tree(directory, old, settings)
         default = RestoreArgs()
         args = [default] * len(flat.leaves)
         if restore_args is not None:
@@ -242,12 +296,12 @@ def restore_flat(
     flat: Flat,
     args: Sequence[RestoreArgs],
     *,
-    budget_bytes: int | None = None,
+    settings: Settings = STOCK,
 ) -> Any:
     """The same for an item that was taken apart already, with the args of each leaf."""
 
     def read() -> Any:
-        stored = open_tree(directory, budget_bytes=budget_bytes)
+        stored = open_tree(directory, settings=settings)
         return _restore_flat(stored, item, flat, args)
 
     with collector_paused(len(flat.leaves)):

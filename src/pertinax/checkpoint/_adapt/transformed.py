@@ -18,6 +18,7 @@ from pertinax._tree.flatten import flatten
 from pertinax._tree.paths import text_path
 from pertinax._tree.rebuild import refill
 from pertinax.checkpoint._adapt.describe import describe_all
+from pertinax.checkpoint._adapt.leaf_handlers import STOCK, Settings
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import StoredTree, args_of, open_tree
 from pertinax.checkpoint._adapt.transforms import Choice, Named, Names, Rules
@@ -79,6 +80,7 @@ def restore_transformed(
     *,
     default_to_original: bool,
     old: OldLayout = DEFAULT_LAYOUT,
+    settings: Settings = STOCK,
 ) -> Any:
     """A tree like `item`, made of leaves of the item in `directory` as `transforms` say.
 
@@ -88,7 +90,7 @@ def restore_transformed(
     rules.check_for_restore()
 
     def read() -> Any:
-        stored = open_tree(directory, old)
+        stored = open_tree(directory, old, settings)
         return _restore(stored, item, restore_args, rules, default_to_original)
 
     return read_settled(directory, None, read)
@@ -203,6 +205,7 @@ def restore_by_function(
     function: Callable[[Any, Any, Any], tuple[Any, Any]],
     *,
     old: OldLayout = DEFAULT_LAYOUT,
+    settings: Settings = STOCK,
 ) -> Any:
     """The tree that `function` makes of `item`, the stored tree and the infos of its leaves.
 
@@ -212,7 +215,7 @@ def restore_by_function(
     """
 
     def read() -> Any:
-        stored = open_tree(directory, old)
+        stored = open_tree(directory, old, settings)
         structure, infos = function(item, *_told(stored))
         return _restore_infos(stored, structure, infos, restore_args)
 

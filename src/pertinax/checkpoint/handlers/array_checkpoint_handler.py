@@ -13,6 +13,7 @@ from etils import epath
 
 from pertinax._core.options import SaveOptions
 from pertinax.checkpoint._adapt.arrays import restore_array
+from pertinax.checkpoint._adapt.leaf_handlers import Settings
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
@@ -49,10 +50,11 @@ class ArrayCheckpointHandler(AsyncCheckpointHandler):
         name = self._checkpoint_name
         options = SaveOptions(layout="directory+zarr2", taken_name=None)
         try:
-            content = hold({name: given.item}, {name: given.save_args or SaveArgs()}, options)
+            args_tree = {name: given.save_args or SaveArgs()}
+            held = hold({name: given.item}, args_tree, options, Settings(use_ocdbt=False))
         except UnsupportedLeaf as error:
             raise TypeError(f"Unsupported type: {error}") from error
-        return [begin_write(directory, content, options)]
+        return [await begin_write(directory, held)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""

@@ -5,13 +5,18 @@ Knows its own args only, no other way to be called. The work is the engine's, re
 """
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
+from pertinax._core.foreign import merge_late
 from pertinax._core.options import SaveOptions
+from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName, layout_name
 from pertinax.checkpoint._adapt.describe import describe_tree
+from pertinax.checkpoint._adapt.leaf_handlers import Settings
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
 from pertinax.checkpoint._adapt.telemetry import record_merged
@@ -31,6 +36,10 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     between versions of Zarr; both are for saving, for checkpoints say of themselves how they are
     kept. The limits bound how many bytes are on their way between memory and disk at a time; what
     is larger by itself goes alone. Arrays that need no copy on their way do not count.
+
+    Leaves whose type has, in `type_handler_registry` (None: that of the program), a handler of the
+    program's own are stored and read by that handler; the files that it writes are checksummed
+    like ours. All other leaves are stored by the engine.
     """
 
     def __init__(
@@ -46,7 +55,17 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
     ) -> None:
         self._save_bytes = save_concurrent_bytes
         self._restore_bytes = restore_concurrent_bytes
+        # The usual names are the engine's business.
+        self._own_names: Callable[[Any], Any] | None = None
+        if type(self).get_param_names is not BasePyTreeCheckpointHandler.get_param_names:
+            self._own_names = self.get_param_names
         self._layout: LayoutName = layout_name(use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
+        self._settings = Settings(
+            registry=type_handler_registry,
+            use_ocdbt=use_ocdbt,
+            use_zarr3=use_zarr3,
+            validate=enable_post_merge_validation,
+        )
 
     def get_param_names(self, item: Any) -> Any:
         """The name of each leaf of `item`, in a tree of the same structure."""
@@ -66,11 +85,22 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
             budget_bytes=self._save_bytes,
             pinned=args.enable_pinned_host_transfer,
         )
+        settings = dataclasses.replace(
+            self._settings,
+            concurrent_bytes=self._save_bytes,
+            file_bytes=args.ocdbt_target_data_file_size,
+            pinned=args.enable_pinned_host_transfer,
+        )
+        names = None if self._own_names is None else self._own_names(args.item)
         try:
-            content = hold(args.item, args.save_args, options)
+            held = hold(args.item, args.save_args, options, settings, names=names)
         except UnsupportedLeaf as error:
             raise ValueError(f"TypeHandler lookup failed: {error}") from error
-        return [begin_write(directory, content, options)]
+        return [await begin_write(directory, held)]
+
+    def name_leaves_with(self, get_param_names: Callable[[Any], Any]) -> None:
+        """Let a handler around this one decide what leaves are called."""
+        self._own_names = get_param_names
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""
@@ -83,22 +113,35 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         Raises `FileNotFoundError` if there is none, `ValueError` if it differs from the item.
         """
         _check_limit("restore_concurrent", self._restore_bytes)
-        budget = self._restore_bytes
+        settings = self.reading_settings()
         if args is None or args.item is None:
             restore_args = None if args is None else args.restore_args
-            return restore_all(directory, restore_args, budget_bytes=budget)
-        return restore_into(directory, args.item, args.restore_args, budget_bytes=budget)
+            return restore_all(directory, restore_args, settings=settings)
+        return restore_into(directory, args.item, args.restore_args, settings=settings)
 
-    def finalize(self, directory: epath.Path) -> None:
-        """Put together what several processes have written; one process has nothing to do."""
-        record_merged(0.0)
+    def reading_settings(self) -> Settings:
+        """How leaves are read: which type handlers there are, and how many bytes at a time."""
+        return dataclasses.replace(self._settings, concurrent_bytes=self._restore_bytes)
 
     def metadata(self, directory: epath.Path) -> Any:
         """Dicts and lists with what is known of each leaf.
 
         Raises `FileNotFoundError` if there is no tree.
         """
-        return describe_tree(directory)
+        return describe_tree(directory, settings=self.reading_settings())
+
+    def finalize(self, directory: epath.Path) -> None:
+        """Make one database of what is in several, if that has not been done.
+
+        A save of ours does it itself. Raises `ValueError` for arrays that are not whole, unless
+        `enable_post_merge_validation` is false.
+        """
+        began_s = time.monotonic()
+        store, path = locate(directory)
+        if store.stat(path) is not None:
+            validate = self._settings.validate and not self._settings.use_zarr3
+            merge_late(store, path, validate=validate)
+        record_merged(time.monotonic() - began_s)
 
 
 def _check_limit(name: str, limit: int | None) -> None:

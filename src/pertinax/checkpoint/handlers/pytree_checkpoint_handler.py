@@ -56,6 +56,8 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
             multiprocessing_options=multiprocessing_options,
             type_handler_registry=type_handler_registry,
         )
+        if type(self).get_param_names is not PyTreeCheckpointHandler.get_param_names:
+            self._handler_impl.name_leaves_with(self.get_param_names)
 
     def get_param_names(self, item: Any) -> Any:
         """The name of each leaf of `item`, in a tree of the same structure."""
@@ -118,15 +120,23 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
             raise ValueError("Cannot provide both `transforms` and `legacy_transform_fn`.")
         if given.legacy_transform_fn is not None:
             return restore_by_function(
-                directory, given.item, given.restore_args, given.legacy_transform_fn, old=self._old
+                directory,
+                given.item,
+                given.restore_args,
+                given.legacy_transform_fn,
+                old=self._old,
+                settings=self._handler_impl.reading_settings(),
             )
         if given.transforms is not None:
             record_deprecated("apply_transformations")
             return self._transformed(directory, given)
         if self._knows_more_of(directory):
+            settings = self._handler_impl.reading_settings()
             if given.item is None:
-                return restore_all(directory, given.restore_args, old=self._old)
-            return restore_into(directory, given.item, given.restore_args, old=self._old)
+                return restore_all(directory, given.restore_args, old=self._old, settings=settings)
+            return restore_into(
+                directory, given.item, given.restore_args, old=self._old, settings=settings
+            )
         return self._handler_impl.restore(
             directory, args=BasePyTreeRestoreArgs(given.item, given.restore_args)
         )
@@ -145,6 +155,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
             given.transforms,
             default_to_original=given.transforms_default_to_original,
             old=self._old,
+            settings=self._handler_impl.reading_settings(),
         )
 
     def metadata(self, directory: epath.Path) -> Any:
@@ -153,7 +164,7 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
         Raises `FileNotFoundError` if there is no tree.
         """
         if self._knows_more_of(directory):
-            return describe_tree(directory, self._old)
+            return describe_tree(directory, self._old, self._handler_impl.reading_settings())
         return self._handler_impl.metadata(directory)
 
     def _knows_more_of(self, directory: epath.Path) -> bool:

@@ -16,6 +16,7 @@ from pertinax._formats.metadata.sharding import SHARDING_FILE
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.quiet import collector_paused
+from pertinax.checkpoint._adapt.leaf_handlers import NoTypeHandler
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_flat
 from pertinax.checkpoint._adapt.threads import run_coroutine
@@ -71,13 +72,13 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         if given.save_args is not None:
             _check_aggregate(given.save_args)
         try:
-            content = hold(given.item, given.save_args)
-        except UnsupportedLeaf as error:
+            held = hold(given.item, given.save_args)
+        except (UnsupportedLeaf, NoTypeHandler) as error:
             raise ValueError(f"Unsupported type: {error}") from error
-        for leaf in content.leaves:
-            if leaf.kind in ("str", "bytes"):
-                raise _unsupported(str if leaf.kind == "str" else bytes, leaf.path, "saved")
-        return [begin_write(directory, content)]
+        for leaf, value in zip(held.content.leaves, held.values, strict=True):
+            if not isinstance(value, _TARGETS):
+                raise _unsupported(type(value), leaf.path, "saved")
+        return [await begin_write(directory, held)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""

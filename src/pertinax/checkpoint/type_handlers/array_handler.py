@@ -7,8 +7,8 @@ on it.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from jax.sharding import NamedSharding, Sharding
 from pertinax._formats.metadata.sharding import decode_sharding
 from pertinax.checkpoint import serialization
 from pertinax.checkpoint._adapt.threads import start
-from pertinax.checkpoint.arrays.fragments import Fragments
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.metadata.sharding import (
     ShardingMetadata,
@@ -27,6 +26,7 @@ from pertinax.checkpoint.metadata.sharding import (
 )
 from pertinax.checkpoint.metadata.value import ArrayMetadata, Metadata
 from pertinax.checkpoint.serialization.tensorstore_utils import JsonSpec
+from pertinax.checkpoint.type_handlers.array_writes import ArrayWrite, write_arrays
 from pertinax.checkpoint.type_handlers.contract import (
     ParamInfo,
     TypeHandler,
@@ -51,15 +51,6 @@ from pertinax.checkpoint.type_handlers.stored_arrays import (
 )
 
 _LOG: Final = logging.getLogger(__name__)
-_LOCAL_DRIVERS: Final = frozenset({"file", "memory"})
-
-
-class _Write(NamedTuple):
-    """One array whose shards are on the host."""
-
-    fragments: Fragments
-    spec: JsonSpec
-    info: ParamInfo
 
 
 class ArrayHandler(TypeHandler):
@@ -129,7 +120,7 @@ class ArrayHandler(TypeHandler):
             enable_pinned_host_transfer=pinned.pop(),
         )
         writes = [
-            _Write(fragments, self._spec(value, info, arg), info)
+            ArrayWrite(fragments, self._spec(value, info, arg), info)
             for value, fragments, info, arg in zip(values, copies, infos, args, strict=True)
         ]
         layouts = [value.sharding for value in values]
@@ -194,39 +185,11 @@ class ArrayHandler(TypeHandler):
             metadata_key=self._metadata_key,
         ).json
 
-    async def _write(self, writes: Sequence[_Write], layouts: Sequence[Sharding]) -> None:
+    async def _write(self, writes: Sequence[ArrayWrite], layouts: Sequence[Sharding]) -> None:
         log_tensorstore(self._metadata_key, [one.info for one in writes])
         if self._enable_write_sharding_file and self._primary_host in (None, jax.process_index()):
             await _write_layouts(layouts, [one.info for one in writes])
-        for group in _groups(writes):
-            await self._write_group(group)
-
-    async def _write_group(self, group: Sequence[_Write]) -> None:
-        """Each group leaves one version of the database, so that nothing superseded stays."""
-        import tensorstore
-
-        transaction = (
-            cast("Any", tensorstore).Transaction(atomic=True) if _is_atomic(group[0]) else None
-        )
-
-        async def write(one: _Write) -> None:
-            await serialization.async_serialize_fragments(
-                one.fragments,
-                one.spec,
-                context=context_of(one.info),
-                primary_host=self._primary_host,
-                transaction=transaction,
-                byte_limiter=one.info.byte_limiter,
-            )
-
-        try:
-            await all_of(write, group)
-        except BaseException:
-            if transaction is not None:
-                transaction.abort()
-            raise
-        if transaction is not None:
-            await transaction.commit_async()
+        await write_arrays(writes, self._primary_host)
 
 
 def _check_savable(value: Any, info: ParamInfo) -> None:
@@ -240,35 +203,6 @@ def _check_savable(value: Any, info: ParamInfo) -> None:
             f"{info.name!r} holds random keys, whose kind a type handler cannot write down: pass "
             "jax.random.key_data of them, or leave jax.Array to the stock handler"
         )
-
-
-def _is_atomic(one: _Write) -> bool:
-    """Whether a transaction makes sense: in a database, on a store that can replace a manifest."""
-    base = _kvstore(one.spec).get("base")
-    local = isinstance(base, dict) and cast("JsonSpec", base).get("driver") in _LOCAL_DRIVERS
-    return bool(one.info.is_ocdbt_checkpoint) and local
-
-
-def _kvstore(spec: JsonSpec) -> JsonSpec:
-    return spec["kvstore"] if "kvstore" in spec else _kvstore(spec["base"])
-
-
-def _groups(writes: Sequence[_Write]) -> Iterator[list[_Write]]:
-    """Writes of one transaction: together they keep within the limit, for their bytes stay in
-    memory until it is committed.
-    """
-    limiter = writes[0].info.byte_limiter
-    limit = getattr(limiter, "max_bytes", None)
-    group: list[_Write] = []
-    weight = 0
-    for one in writes:
-        needed = one.fragments.addressable_nbytes
-        if group and limit is not None and weight + needed > limit:
-            yield group
-            group, weight = [], 0
-        group.append(one)
-        weight += needed
-    yield group
 
 
 # --- Layouts.

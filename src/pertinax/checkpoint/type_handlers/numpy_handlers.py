@@ -12,12 +12,12 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from pertinax.checkpoint import serialization
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.arrays.fragments import Fragment, Fragments
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.metadata.value import ArrayMetadata, Metadata, ScalarMetadata
 from pertinax.checkpoint.serialization.tensorstore_utils import JsonSpec
+from pertinax.checkpoint.type_handlers.array_writes import ArrayWrite, write_arrays
 from pertinax.checkpoint.type_handlers.contract import (
     ParamInfo,
     TypeHandler,
@@ -32,7 +32,6 @@ from pertinax.checkpoint.type_handlers.specs import (
 )
 from pertinax.checkpoint.type_handlers.stored_arrays import (
     all_of,
-    context_of,
     describe_array,
     log_tensorstore,
     open_stored,
@@ -75,12 +74,11 @@ class NumpyHandler(TypeHandler):
             return []
         copies = [np.array(value, copy=True, order="C") for value in values]
         log_tensorstore(self._metadata_key, infos)
-        return [
-            start(
-                lambda: asyncio.run(all_of(self._write, copies, infos, args)),
-                "pertinax-numpy-handler",
-            )
+        writes = [
+            self._prepare(value, info, arg)
+            for value, info, arg in zip(copies, infos, args, strict=True)
         ]
+        return [start(lambda: asyncio.run(write_arrays(writes, 0)), "pertinax-numpy-handler")]
 
     async def deserialize(
         self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None = None
@@ -101,15 +99,13 @@ class NumpyHandler(TypeHandler):
         spec = self._get_json_tspec_read(info, use_ocdbt=bool(info.is_ocdbt_checkpoint))
         return describe_array(await open_stored(spec, info, self._metadata_key), info)
 
-    async def _write(self, value: Any, info: ParamInfo, arg: SaveArgs) -> None:
+    def _prepare(self, value: Any, info: ParamInfo, arg: SaveArgs) -> ArrayWrite:
         use_ocdbt = bool(info.is_ocdbt_checkpoint)
         owner = get_process_index_for_subdir(use_ocdbt, self._override_ocdbt_process_id)
         spec = self._get_json_tspec_write(info, value, use_ocdbt, process_index=owner, arg=arg)
         whole = tuple(slice(0, n, 1) for n in value.shape)
         fragments = Fragments(value.shape, value.dtype, [Fragment(index=whole, value=value)])
-        await serialization.async_serialize_fragments(
-            fragments, spec, context=context_of(info), byte_limiter=info.byte_limiter
-        )
+        return ArrayWrite(fragments, spec, info)
 
     async def _read(self, info: ParamInfo, arg: RestoreArgs) -> Any:
         spec = self._get_json_tspec_read(info, use_ocdbt=bool(info.is_ocdbt_checkpoint))

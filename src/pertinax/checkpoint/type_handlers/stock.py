@@ -14,6 +14,7 @@ from pertinax.checkpoint._registry import GLOBAL_TYPE_HANDLER_REGISTRY
 from pertinax.checkpoint.type_handlers.array_handler import ArrayHandler
 from pertinax.checkpoint.type_handlers.contract import TypeHandler
 from pertinax.checkpoint.type_handlers.numpy_handlers import NumpyHandler, ScalarHandler
+from pertinax.checkpoint.type_handlers.single_replica import SingleReplicaArrayHandler
 from pertinax.checkpoint.type_handlers.string_handler import StringHandler
 
 _NUMERIC: Final[tuple[tuple[Any, Callable[..., TypeHandler]], ...]] = (
@@ -53,6 +54,7 @@ _NATURAL: Final[Mapping[type, tuple[Any, ...]]] = {
     ScalarHandler: (int, float, complex, bytes, np.generic),
     NumpyHandler: (np.ndarray,),
     ArrayHandler: (jax.Array,),
+    SingleReplicaArrayHandler: (jax.Array,),
     StringHandler: (str,),
 }
 
@@ -63,3 +65,9 @@ def is_engines(handler: Any, ty: type) -> bool:
     """
     natural = _NATURAL.get(type(handler))
     return natural is not None and issubclass(ty, natural) and handler.is_plain()
+
+
+def is_plain(handler: Any) -> bool:
+    """Whether the engine may read in place of `handler` what it has stored itself."""
+    readers = _NATURAL.keys() - {SingleReplicaArrayHandler}
+    return type(handler) in readers and handler.is_plain()
