@@ -1,0 +1,1 @@
+"""What Orbax 0.8.0 itself answers, in an environment of its own."""
