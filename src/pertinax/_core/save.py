@@ -5,7 +5,7 @@ Knows the order of a save and what `exists` means. Knows nothing of steps or pol
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from pertinax._core.options import Compression, SaveOptions, Snapshotting
 from pertinax._core.pending import Pending
@@ -14,7 +14,7 @@ from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._formats.detect import detect
 from pertinax._formats.layout import LayoutName
-from pertinax._hosts import Round, this_job
+from pertinax._hosts import Round, decide_for_all, this_job
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
@@ -154,29 +154,17 @@ def _begin(final: str) -> Round:
     return this_job().begin("save", parent_of(final))
 
 
-_REFUSALS: Mapping[str, type[CheckpointExists | NotACheckpoint]] = {
-    "exists": CheckpointExists,
-    "other": NotACheckpoint,
-}
-
-
 def _is_taken(store: Store, final: str, options: SaveOptions, talk: Round) -> bool:
     """Whether to skip, by what the primary sees. Raises `CheckpointExists` or `NotACheckpoint`, on
     every process, before any work is done.
     """
-
-    def look() -> tuple[str, str]:
-        try:
-            return ("skip" if _looks_taken(store, final, options) else "save"), ""
-        except CheckpointExists as error:
-            return "exists", str(error)
-        except NotACheckpoint as error:
-            return "other", str(error)
-
-    verdict, text = talk.agree("look at the target", look)
-    if verdict in _REFUSALS:
-        raise _REFUSALS[verdict](text)
-    return verdict == "skip"
+    return decide_for_all(
+        talk,
+        "look at the target",
+        lambda: _looks_taken(store, final, options),
+        CheckpointExists,
+        NotACheckpoint,
+    )
 
 
 def _looks_taken(store: Store, final: str, options: SaveOptions) -> bool:

@@ -3,6 +3,16 @@
 from pertinax._hosts.alone import Alone, Monologue
 from pertinax._hosts.contract import Hosts, Round
 from pertinax._hosts.job import only_process, this_job
+from pertinax._hosts.verdict import decide_for_all
 from pertinax._plan.topology import Topology
 
-__all__ = ["Alone", "Hosts", "Monologue", "Round", "Topology", "only_process", "this_job"]
+__all__ = [
+    "Alone",
+    "Hosts",
+    "Monologue",
+    "Round",
+    "Topology",
+    "decide_for_all",
+    "only_process",
+    "this_job",
+]

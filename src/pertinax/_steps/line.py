@@ -4,6 +4,7 @@ Knows the save in flight and who was told of its end. Knows nothing of when to s
 step is written.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, final
@@ -13,9 +14,10 @@ from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
-from pertinax._hosts import only_process
+from pertinax._hosts import Hosts, decide_for_all
 from pertinax._steps.history import METRICS_ITEM
 from pertinax._steps.writing import StepWriter
+from pertinax.errors import CheckpointExists
 from pertinax.typing import PyTree
 
 
@@ -23,8 +25,9 @@ from pertinax.typing import PyTree
 class SaveLine:
     """Saves into one root, one after the other. The caller serialises `begin`."""
 
-    def __init__(self, writer: StepWriter) -> None:
+    def __init__(self, writer: StepWriter, hosts: Hosts) -> None:
         self._writer = writer
+        self._hosts = hosts
         self._flight: Pending | None = None
         self._flight_step: int | None = None
 
@@ -62,16 +65,22 @@ class SaveLine:
     ) -> Pending:
         """Take hold of `tree` and start to write it. The save before must have been settled.
 
-        Raises `CheckpointExists`, `UnsupportedLeaf`, `StorageError` and whatever the keep policy
-        raises; nothing has been written then.
+        Raises `CheckpointExists`, `UnsupportedLeaf`, `StorageError`, `PeerFailed` and whatever the
+        keep policy raises; nothing has been written then.
         """
         begun_s = time.monotonic()
         writer = self._writer
-        writer.refuse_if_taken(step)
-        writer.rehearse(step, metrics)
-        items: dict[str, Any] = {
-            DEFAULT_ITEM: prepare(tree, options, options.snapshot, only_process())
-        }
+
+        def check() -> None:
+            writer.refuse_if_taken(step)
+            writer.rehearse(step, metrics)
+
+        with contextlib.ExitStack() as stack:
+            talk = stack.enter_context(self._hosts.begin("save", writer.root.path))
+            decide_for_all(talk, "look at the step", check, CheckpointExists)
+            content = prepare(tree, options, options.snapshot, talk.topology)
+            on_thread = stack.pop_all()
+        items: dict[str, Any] = {DEFAULT_ITEM: content}
         if metrics is not None:
             items[METRICS_ITEM] = {METRICS_ITEM: metrics}
         contents = Contents(items)
@@ -80,7 +89,8 @@ class SaveLine:
 
         def work(progress: Callable[[int, int], None]) -> None:
             try:
-                writer.write(step, contents, options, progress)
+                with on_thread:
+                    writer.write(step, contents, options, progress, talk=talk)
             except BaseException:
                 writer.last = before
                 raise
@@ -93,6 +103,7 @@ class SaveLine:
                 total_bytes=contents.total_bytes,
             )
         except BaseException as error:  # no thread to be had
+            on_thread.__exit__(type(error), error, error.__traceback__)
             writer.tally.ended(0.0, error=error)
             writer.last = before
             raise

@@ -18,6 +18,7 @@ from pertinax._core.options import Compression, SaveOptions, Snapshotting
 from pertinax._core.pending import Pending
 from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
+from pertinax._hosts import Hosts, decide_for_all, this_job
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.history import StepRecord
 from pertinax._steps.line import SaveLine
@@ -30,6 +31,7 @@ from pertinax._steps.policies import (
     Overhead,
     SaveContext,
     SavePolicy,
+    goes_by_steps,
     keep_policy,
     parts_of,
     save_policy,
@@ -106,23 +108,33 @@ class Manager(Reading):
         where, path = locate(root, store)
         self.root: Final = path
         root_of_steps = StepRoot(where, path, PlainNaming(prefix, width))
-        open_root(where, path)
+        self._hosts = this_job()
         self._deleter = Deleter(where)
         writer = StepWriter(
             root_of_steps,
             keep,
             self._deleter,
-            last=last_save(root_of_steps),
+            last=_open(root_of_steps, self._hosts),
             now_ns=time.time_ns if clock is time.time else lambda: int(clock() * 1e9),
         )
-        super().__init__(writer, SaveLine(writer))
+        super().__init__(writer, SaveLine(writer, self._hosts), self._hosts)
         self._begun_s = time.monotonic()
         self._cost_s: float | None = None
         self._turn = threading.RLock()  # a signal handler may save in the middle of a save
         self._closed = False
 
     def should_save(self, step: int) -> bool:
-        """Whether the save policy wants this step. Looks at no file."""
+        """Whether the save policy wants this step. Looks at no file.
+
+        Of several processes all must ask, unless the policy goes by steps alone: the primary's
+        clock decides.
+        """
+        if self._hosts.topology.alone or goes_by_steps(self._policy):
+            return self._is_due(step)
+        with self._hosts.begin("should save", self.root) as talk:
+            return talk.agree("ask the policy", lambda: self._is_due(step))
+
+    def _is_due(self, step: int) -> bool:
         last_step, last_time_s = self._writer.last or (None, None)
         context = SaveContext(
             last_step, last_time_s, self._clock(), cost_s=self._cost_s, busy=self._line.busy
@@ -215,16 +227,26 @@ class Manager(Reading):
         `CheckpointNotFound`, `InvalidOption`, `StorageError`.
         """
         number = step_number(step)
-        add_pin(self._root.store, self._root.path, number, label)
-        try:
-            place_of(self._root, number)  # afterwards: see StepWriter
-        except CheckpointNotFound:
-            self.unpin(number, label)
-            raise
+
+        def pin() -> None:
+            add_pin(self._root.store, self._root.path, number, label)
+            try:
+                place_of(self._root, number)  # afterwards: see StepWriter
+            except CheckpointNotFound:
+                remove_pin(self._root.store, self._root.path, number, label)
+                raise
+
+        _for_all(self._hosts, self.root, "pin", pin)
 
     def unpin(self, step: int, label: str = "pinned") -> None:
         """Take a label away; without any, the policy decides again. Raises as `pin` does."""
-        remove_pin(self._root.store, self._root.path, step_number(step), label)
+        number = step_number(step)
+        _for_all(
+            self._hosts,
+            self.root,
+            "unpin",
+            lambda: remove_pin(self._root.store, self._root.path, number, label),
+        )
 
     def delete(self, step: int) -> None:
         """Delete a step, be it the newest. When this returns it is invisible, durably.
@@ -235,11 +257,17 @@ class Manager(Reading):
         number = step_number(step)
         if self._line.is_writing(number):
             self._line.settle()
-        place = place_of(self._root, number)
-        labels = read_pins(self._root.store, self._root.path).get(number)
-        if labels:
-            raise InvalidOption(f"step {number} is pinned as {', '.join(labels)}: unpin it first")
-        self._deleter.delete_or_raise(place)
+
+        def delete() -> None:
+            place = place_of(self._root, number)
+            labels = read_pins(self._root.store, self._root.path).get(number)
+            if labels:
+                raise InvalidOption(
+                    f"step {number} is pinned as {', '.join(labels)}: unpin it first"
+                )
+            self._deleter.delete_or_raise(place)
+
+        _for_all(self._hosts, self.root, "delete", delete)
         self._writer.doubtful.discard(number)
         self._writer.damaged.discard(number)
 
@@ -290,3 +318,21 @@ def _wait_computed(tree: PyTree) -> None:
     """Wait for what the devices are still computing; what cannot be saved is told by the save."""
     with contextlib.suppress(Exception):
         jax.block_until_ready(tree)
+
+
+def _open(root: StepRoot, hosts: Hosts) -> tuple[int, float] | None:
+    """The primary puts the root in order; all agree on the step that was saved last."""
+
+    def open_it() -> tuple[int, float] | None:
+        open_root(root.store, root.path)
+        return last_save(root)
+
+    with hosts.begin("open", root.path) as talk:
+        last = decide_for_all(talk, "open the root", open_it)
+    return None if last is None else (int(last[0]), float(last[1]))
+
+
+def _for_all(hosts: Hosts, root: str, what: str, do: Callable[[], None]) -> None:
+    """The primary does it; all return, or raise, when it is done."""
+    with hosts.begin(what, root) as talk:
+        decide_for_all(talk, what, do, CheckpointNotFound, InvalidOption)

@@ -358,6 +358,11 @@ def parts_of(policy: object) -> Iterator[object]:
         yield policy
 
 
+def goes_by_steps(policy: SavePolicy) -> bool:
+    """Whether the answer follows from the step alone: all processes find it by themselves."""
+    return all(isinstance(part, _BY_STEPS) for part in parts_of(policy))
+
+
 def needs_notes(policy: KeepPolicy) -> bool:
     """Whether times or metrics may matter, for which files must be opened."""
     return not all(isinstance(part, _BY_NUMBER) for part in parts_of(policy))
@@ -368,6 +373,7 @@ def may_raise(policy: KeepPolicy) -> bool:
     return not all(isinstance(part, (*_BY_NUMBER, *_BY_NOTES)) for part in parts_of(policy))
 
 
+_BY_STEPS = (Everything, EverySteps, AtSteps)
 _BY_NUMBER = (Everything, EverySteps, AtSteps, Latest)
 _BY_NOTES = (EverySeconds, Best)
 

@@ -11,11 +11,13 @@ from jax.sharding import Sharding
 
 from pertinax._core.load import load
 from pertinax._core.options import Arrays, Cast, Extra, Missing, Shapes
+from pertinax._hosts import Hosts
 from pertinax._steps.fallback import Restored, restore_newest
 from pertinax._steps.history import StepRecord, read_metrics, read_record
 from pertinax._steps.line import SaveLine
 from pertinax._steps.naming import step_number
 from pertinax._steps.policies import Best, Mode
+from pertinax._steps.together import Together
 from pertinax._steps.writing import StepRoot, StepWriter
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
 from pertinax.typing import PyTree
@@ -40,7 +42,8 @@ class LoadChoices(TypedDict, total=False):
 class Reading:
     """What can be asked of the steps in a root."""
 
-    def __init__(self, writer: StepWriter, line: SaveLine) -> None:
+    def __init__(self, writer: StepWriter, line: SaveLine, hosts: Hosts) -> None:
+        self._hosts = hosts
         self._writer = writer
         self._line = line
         self._root: Final = writer.root
@@ -114,7 +117,9 @@ class Reading:
             return load(place, target, store=root.store, **options)
 
         try:
-            found = restore_newest(root.path, look, read, fallback=fallback)
+            with self._hosts.begin("restore", root.path) as talk:
+                together = Together(talk, look, read)
+                found = restore_newest(root.path, together.look, together.read, fallback=fallback)
         except CorruptCheckpoint as error:
             *others, newest = self.steps() or [None]
             error.add_note(

@@ -14,6 +14,7 @@ from typing import Final, final
 
 from pertinax._core.options import SaveOptions
 from pertinax._core.write import Contents, write_checkpoint
+from pertinax._hosts import Round
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.history import StepRecord, list_steps
 from pertinax._steps.naming import Naming
@@ -114,17 +115,20 @@ class StepWriter:
         contents: Contents,
         options: SaveOptions,
         progress: Callable[[int, int], None],
+        *,
+        talk: Round,
     ) -> None:
         """Make the step visible, durably, and let go what the policy does not keep.
 
-        Raises as `write_checkpoint` does, the step named in a note.
+        With several processes each writes its part, and the primary sees to the rest. Raises as
+        `write_checkpoint` does, the step named in a note.
         """
         begun_s = time.monotonic()
         final = self.root.directory(step)
         if step in self.damaged:
             options = replace(options, exists="replace")
         try:
-            self._make_visible(final, contents, options, progress)
+            self._make_visible(final, contents, options, progress, talk)
         except BaseException as error:
             self.tally.ended(time.monotonic() - begun_s, error=error)
             error.add_note(f"while saving step {step} to {final}")
@@ -133,8 +137,10 @@ class StepWriter:
         written_s = time.monotonic()
         self.doubtful.discard(step)
         self.damaged.discard(step)
-        self.notes.add(step, final)
-        deleted = self._retain(step)
+        deleted = list[int]()
+        if talk.topology.is_primary:
+            self.notes.add(step, final)
+            deleted = self._retain(step)
         retained_s = time.monotonic() - written_s
         self.tally.ended(written_s - begun_s, retained_s=retained_s, deleted=tuple(deleted))
 
@@ -164,13 +170,17 @@ class StepWriter:
         contents: Contents,
         options: SaveOptions,
         progress: Callable[[int, int], None],
+        talk: Round,
     ) -> None:
         store, removing = self.root.store, self._deleter.busy
         try:
-            write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
+            write_checkpoint(
+                store, final, contents, options, progress, now_ns=self._now_ns, talk=talk
+            )
         except StorageFull:
-            # Old steps that were out of sight already may have taken the room.
-            if not (removing or self._deleter.busy):
+            # Old steps that were out of sight already may have taken the room. Several processes
+            # cannot go back: the others know already that this save has failed.
+            if not talk.topology.alone or not (removing or self._deleter.busy):
                 raise
             self._deleter.wait()
             write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
