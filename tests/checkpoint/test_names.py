@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -243,3 +244,84 @@ def test_constructors_take_what_they_promise_in_order(name: str):
     by_name = [one.name for one in parameters if one.kind in keyword]
     assert by_place == POSITIONAL[name].split()
     assert set(by_name) == set(KEYWORDS.get(name, "").split())
+
+
+GONE = [
+    ("test_utils", "create_empty"),
+    ("path.step.NameFormat", "build_metadata"),
+    ("path.step.NameFormat", "find_metadata"),
+    ("CheckpointManager", "_single_item"),
+    ("CheckpointManager", "update"),
+    ("handlers", "PyTreeCheckpointHandlerImpl"),
+    ("", "lazy_utils"),
+    ("", "CheckpointMetadata"),
+    ("metadata", "CheckpointMetadata"),
+    ("type_handlers", "LazyValue"),
+    ("type_handlers", "is_supported_aggregation_type"),
+    ("type_handlers", "is_supported_empty_aggregation_type"),
+    ("checkpoint_utils", "restore_args_from_target"),
+    ("utils", "checkpoint_manager_context"),
+    ("utils", "checkpointer_context"),
+    ("utils", "async_checkpointer_context"),
+]
+
+
+@pytest.mark.row("R031", "R088", "R288", "R300")
+@pytest.mark.parametrize(("home", "name"), GONE)
+def test_a_name_that_is_gone_stays_gone(home: str, name: str):
+    found: Any = ocp
+    for part in home.split(".") if home else ():
+        found = getattr(found, part)
+    assert not hasattr(found, name)
+
+
+def test_fields_that_are_gone_stay_gone():
+    single = ocp.type_handlers.SingleReplicaArrayRestoreArgs
+    fields = {field.name for field in dataclasses.fields(single)}
+    assert "primary_replica_index" not in fields
+    assert (
+        "primary_replica_id"
+        in inspect.signature(ocp.type_handlers.SingleReplicaArrayHandler).parameters
+    )
+    assert {field.name for field in dataclasses.fields(ocp.SaveArgs)} == {
+        "aggregate",
+        "dtype",
+        "chunk_byte_size",
+    }
+
+
+@pytest.mark.row("R208", "R219")
+def test_a_pytree_handler_leaves_its_work_to_another(tmp_path: Path):
+    calls: list[str] = []
+
+    class Recording(ocp.BasePyTreeCheckpointHandler):
+        async def async_save(self, directory: Any, args: Any) -> Any:
+            calls.append(f"save {type(args).__name__}")
+            return await super().async_save(directory, args)
+
+        def restore(self, directory: Any, args: Any = None) -> Any:
+            calls.append(f"restore {type(args).__name__}")
+            return super().restore(directory, args)
+
+        def metadata(self, directory: Any) -> Any:
+            calls.append("metadata")
+            return super().metadata(directory)
+
+        def finalize(self, directory: Any) -> None:
+            calls.append("finalize")
+            super().finalize(directory)
+
+        def close(self) -> None:
+            calls.append("close")
+            super().close()
+
+    handler = ocp.PyTreeCheckpointHandler(handler_impl=Recording())
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(tmp_path / "it", args=ocp.args.PyTreeSave({"a": 1}))
+        assert checkpointer.restore(tmp_path / "it") == {"a": 1}
+        assert list(checkpointer.metadata(tmp_path / "it")) == ["a"]
+    expected = "save BasePyTreeSaveArgs/finalize/restore BasePyTreeRestoreArgs/metadata/close"
+    assert calls == expected.split("/")
+    assert not isinstance(handler, ocp.BasePyTreeCheckpointHandler)
+    with pytest.raises(TypeError, match="transforms"):
+        ocp.handlers.BasePyTreeRestoreArgs(transforms={})
