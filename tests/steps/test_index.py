@@ -196,7 +196,7 @@ def test_a_save_asks_as_little_of_ten_thousand_steps_as_of_one(root: Path) -> No
         manager.save(1000, state(1000), metrics={"loss": 1})
         manager.wait()
         calls.made.clear()
-        manager._line._writer.write = lambda *_: None  # type: ignore[method-assign]
+        manager._line._writer.write = lambda *_, **__: None  # type: ignore[method-assign]
         manager.save(1001, state(1001), metrics={"loss": 1})
         manager.close()
         return [method for method, path in calls.made if PRIVATE_DIR not in path]
