@@ -22,6 +22,11 @@ from pertinax.checkpoint.multihost import (
     reached_preemption,
     sync_global_processes,
 )
+from pertinax.checkpoint.path.async_utils import (
+    async_exists,
+    async_makedirs,
+    async_write_bytes,
+)
 from pertinax.checkpoint.path.step import (
     TMP_DIR_SUFFIX,
     any_checkpoint_step,
@@ -32,9 +37,11 @@ from pertinax.checkpoint.path.step import (
     is_checkpoint_finalized,
     is_gcs_path,
     is_tmp_checkpoint,
+    record_saved_duration,
     step_from_checkpoint_name,
     tmp_checkpoints,
 )
+from pertinax.checkpoint.path.utils import is_locked, lockdir
 from pertinax.checkpoint.tree import (
     deserialize_tree,
     from_flat_dict,
@@ -55,6 +62,9 @@ __all__ = [
     "TMP_DIR_SUFFIX",
     "all_leaves_are_placeholders",
     "any_checkpoint_step",
+    "async_exists",
+    "async_makedirs",
+    "async_write_bytes",
     "broadcast_one_to_all",
     "checkpoint_steps",
     "checkpoint_steps_paths",
@@ -71,15 +81,18 @@ __all__ = [
     "is_empty_node",
     "is_empty_or_leaf",
     "is_gcs_path",
+    "is_locked",
     "is_primary_host",
     "is_scalar",
     "is_sequence_key",
     "is_tmp_checkpoint",
     "leaf_is_placeholder",
     "leaf_placeholder",
+    "lockdir",
     "name_from_leaf_placeholder",
     "pytree_structure",
     "reached_preemption",
+    "record_saved_duration",
     "serialize_tree",
     "step_from_checkpoint_name",
     "sync_global_devices",

@@ -311,3 +311,12 @@ def test_the_other_handlers_and_a_manager_read_them(tmp_path: Path):
     shutil.move(tmp_path / "it", tmp_path / "root" / "3" / "default")
     with door.CheckpointManager(tmp_path / "root") as manager:
         assert manager.restore(3, args=door.args.PyTreeRestore())["s"] == 7
+
+
+@pytest.mark.row("R060")
+def test_nothing_is_put_into_such_a_file_any_more(tmp_path: Path):
+    tree = {"x": jax.device_put(jnp.arange(8.0), NamedSharding(mesh(), PartitionSpec("a")))}
+    save_args = {"x": door.SaveArgs(aggregate=True)}
+    door.PyTreeCheckpointer().save(tmp_path / "it", tree, save_args=save_args)
+    assert not (tmp_path / "it" / "checkpoint").exists()
+    same(door.PyTreeCheckpointer().restore(tmp_path / "it"), tree)

@@ -17,6 +17,14 @@ NAMES = """PyTree PyTreeKey PyTreeOf PyTreePath deserialize_tree from_flat_dict
 from_flattened_with_keypath get_key_name get_param_names is_dict_key is_empty_node is_empty_or_leaf
 is_sequence_key serialize_tree to_flat_dict to_shape_dtype_struct tuple_path_from_keypath""".split()
 
+UTILS = """TMP_DIR_SUFFIX any_checkpoint_step async_exists async_makedirs async_write_bytes
+broadcast_one_to_all checkpoint_steps checkpoint_steps_paths cleanup_tmp_directories
+get_save_directory is_checkpoint_finalized is_gcs_path is_locked is_primary_host is_scalar
+is_tmp_checkpoint lockdir reached_preemption record_saved_duration step_from_checkpoint_name
+sync_global_devices sync_global_processes tmp_checkpoints leaf_placeholder leaf_is_placeholder
+name_from_leaf_placeholder all_leaves_are_placeholders pytree_structure
+fully_replicated_host_local_array_to_global_array""".split()
+
 
 class Pair(NamedTuple):
     x: Any
@@ -37,6 +45,8 @@ tree_util.register_pytree_node(Nameless, lambda n: (n.children, None), lambda _,
 def test_every_documented_name_is_there():
     for name in NAMES:
         assert hasattr(ocp.tree, name), name
+    for name in UTILS:
+        assert hasattr(ocp.utils, name), name
     for name in set(NAMES) - {"PyTree", "PyTreeKey", "PyTreeOf", "PyTreePath", "get_param_names"}:
         assert getattr(ocp.utils, name) is getattr(ocp.tree, name)
 

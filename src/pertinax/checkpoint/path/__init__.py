@@ -3,5 +3,6 @@
 from pertinax.checkpoint.path import async_utils as async_utils
 from pertinax.checkpoint.path import format_utils as format_utils
 from pertinax.checkpoint.path import step as step
+from pertinax.checkpoint.path import utils as utils
 
-__all__ = ["async_utils", "format_utils", "step"]
+__all__ = ["async_utils", "format_utils", "step", "utils"]
