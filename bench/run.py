@@ -21,6 +21,7 @@ from workloads import WORKLOADS
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 SCRIPTS = ("import", "describe")
+MANAGER = "manager"
 
 
 def main() -> int:
@@ -28,17 +29,22 @@ def main() -> int:
     args = _arguments()
     results = _known(args)
     os.makedirs(args.dir, exist_ok=True)
-    results["machine"] = describe_machine(args.dir)
+    chosen = args.workload or [*WORKLOADS, *SCRIPTS, MANAGER]
+    if chosen != [MANAGER]:  # which says itself how busy the machine was
+        results["machine"] = describe_machine(args.dir)
     results["quick"] = args.quick
     failed: list[str] = []
-    for name in args.workload or [*WORKLOADS, *SCRIPTS]:
+    for name in chosen:
         began = time.monotonic()
         try:
-            if name in SCRIPTS:
+            if name == MANAGER:
+                results[MANAGER] = {**_script(name, args), "load": load()}
+            elif name in SCRIPTS:
                 results["scripts"][name] = _script(name, args)
             else:
                 results["workloads"][name] = _workload(name, args)
-            results["machine"]["load after"] = load()
+            if name != MANAGER:
+                results["machine"]["load after"] = load()
             _write(results, args)  # a long run that is interrupted keeps what it has
         except subprocess.CalledProcessError as error:
             failed.append(name)
@@ -60,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workload",
         action="append",
-        choices=[*WORKLOADS, *SCRIPTS],
+        choices=[*WORKLOADS, *SCRIPTS, MANAGER],
         help="only this one (may be repeated)",
     )
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
@@ -103,10 +109,12 @@ def _workload(name: str, args: argparse.Namespace) -> Any:
             return json.load(file)
 
 
-def _script(name: str, args: argparse.Namespace) -> list[float]:
+def _script(name: str, args: argparse.Namespace) -> Any:
     if name == "import":
         return import_time.measure(3 if args.quick else import_time.TIMES)
-    command = [sys.executable, f"{HERE}/describe.py", "--json", "--dir", args.dir]
+    command = [sys.executable, f"{HERE}/{name}.py", "--json", "--dir", args.dir]
+    if name == MANAGER and args.quick:
+        command += ["--steps", "200", "--rounds", "2"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     text = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     return json.loads(text.stdout)

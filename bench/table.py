@@ -48,6 +48,7 @@ def write_document(results: Mapping[str, Any], path: str) -> None:
     for name, workload in WORKLOADS.items():
         if name in results["workloads"]:
             lines += [f"## {workload.title}\n", *_workload(results["workloads"][name]), ""]
+    lines += _manager(results.get("manager"))
     lines += _scripts(results["scripts"])
     with open(_PROFILE) as file:
         lines += ["", file.read()]
@@ -117,6 +118,47 @@ def _row(workload: Mapping[str, Any], who: str, shown: Sequence[str]) -> list[st
 
 def _number(value: float | None, factor: float, form: str) -> str:
     return "" if value is None else format(value * factor, form)
+
+
+def _manager(found: Mapping[str, Any] | None) -> list[str]:
+    """What a root of many steps costs."""
+    if found is None:
+        return []
+    ours, others = found["seconds"]["pertinax"], found["seconds"].get("Orbax", {})
+    titles = {
+        "open": "open a manager (Orbax reads all notes here)",
+        "list": "list the steps",
+        "latest": "the latest step",
+        "best": "the best step, in a new process",
+        "first best": "the same, before there is an index",
+        "save": "`save` returns",
+    }
+    rows = [
+        (
+            title,
+            _number(statistics.median(ours[name]), 1e3, ".1f"),
+            _number(min(ours[name]), 1e3, ".1f"),
+            _number(statistics.median(others[name]) if others.get(name) else None, 1e3, ",.1f"),
+            "" if name == "first best" else 100 if name != "save" else "5 beyond `save_async`",
+        )
+        for name, title in titles.items()
+        if ours.get(name)
+    ]
+    bare = found["seconds"]["save_async"]["save"]
+    beyond = [one - other for one, other in zip(ours["save"], bare, strict=True)]
+    median_ms, bare_ms = statistics.median(beyond) * 1e3, statistics.median(bare) * 1e3
+    told = (
+        f"\nA bare `save_async` of the same tree returns after {bare_ms:.1f} ms; the manager's "
+        f"`save` takes {median_ms:.1f} ms more (median of {len(beyond)} pairs). Orbax keeps what "
+        "it read when it was opened; we look at the disk each time."
+    )
+    return [
+        f"## A root of {found['steps']:,} steps\n",
+        f"Load of the machine: {found['load']}.\n",
+        *_table(("", "pertinax, ms", "least, ms", "Orbax, ms", "limit, ms"), rows),
+        told,
+        "",
+    ]
 
 
 def _scripts(scripts: Mapping[str, Sequence[float]]) -> list[str]:

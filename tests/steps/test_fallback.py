@@ -24,7 +24,7 @@ from pertinax.errors import (
 )
 from pertinax.policies import EverySeconds, Latest
 from pertinax.testing import read_tree
-from tests.steps.trees import ROOT, Intercepted, fill, names, same, state
+from tests.steps.trees import ROOT, Intercepted, fill, names, same, state, told
 
 
 def damage(disk: MemoryStore, step: int) -> None:
@@ -97,9 +97,13 @@ def test_an_empty_root_has_nothing_to_fall_back_to() -> None:
 
 
 def test_a_target_that_does_not_fit_is_no_reason_to_go_back() -> None:
-    manager = Manager(ROOT, store=disk_with_damage(4))
-    with pytest.raises(RestoreMismatch):
+    disk = disk_with_damage()
+    disk.remove_file(f"{ROOT}/4/default/pertinax.json")
+    manager = Manager(ROOT, store=disk)
+    with pytest.raises(RestoreMismatch) as caught:
         manager.restore({"w": np.zeros(7)}, fallback=True)
+    assert caught.value.checkpoint == f"{ROOT}/3/default"
+    assert "passed over step 4" in told(caught.value)
 
 
 def test_a_format_that_an_update_would_read_is_no_reason_to_go_back(

@@ -16,6 +16,7 @@ from pertinax.errors import (
     NotACheckpoint,
     NoUsableStep,
     PassedOver,
+    PertinaxError,
     StorageError,
 )
 from pertinax.typing import PyTree
@@ -76,6 +77,10 @@ def restore_newest(
                 raise
             passed.append(PassedOver(step, left[step], error))
             _LOG.warning("passed over %s", passed[-1])
+        except PertinaxError as error:
+            for one in passed:
+                error.add_note(f"before that was passed over {one}")
+            raise
     if not passed:
         return None
     if not fallback and len(passed) == 1:

@@ -20,6 +20,7 @@ from pertinax._steps.naming import Naming
 from pertinax._store.contract import Entry, Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import find_visible, join_path, parse_leftover
+from pertinax._tree.quiet import MANY, collector_paused
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, PertinaxError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
     `CheckpointNotFound` if there is no root, `StorageError` if it cannot be listed.
     """
     try:
-        with storage_errors("list the steps", root):
+        # Nobody knows yet how many there are.
+        with storage_errors("list the steps", root), collector_paused(MANY):
             entries = store.list_dir(root)
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"there is no directory {root}") from error

@@ -293,8 +293,10 @@ class Manager(Reading):
         try:
             self._line.settle()
         finally:
-            self._writer.notes.flush()
-            self._deleter.close()
+            try:
+                self._writer.notes.flush()
+            finally:
+                self._deleter.close()
 
     def __enter__(self) -> Self:
         return self

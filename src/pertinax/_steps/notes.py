@@ -12,6 +12,7 @@ from typing import Final, final
 from pertinax._steps.history import StepRecord, read_record
 from pertinax._steps.index import Row, read_index, write_index
 from pertinax._store.contract import Store
+from pertinax._tree.quiet import collector_paused
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
 _MANY: Final = 64
@@ -35,12 +36,13 @@ class Notes:
         """What is known of the steps in `found` (their directories), ascending; those that are gone
         meanwhile are left out. Looks at each directory, and reads the notes of new ones only.
         """
-        with self._turn:
+        with self._turn, collector_paused(len(found)):
             if len(found) >= _MANY:
                 self._merge_index()
             looked = [self._look(step, directory) for step, directory in found.items()]
-            names = {directory[len(self._front) :] for directory in found.values()}
-            self._rows = {name: row for name, row in self._rows.items() if name in names}
+            if len(self._rows) > len(found):
+                names = {directory[len(self._front) :] for directory in found.values()}
+                self._rows = {name: row for name, row in self._rows.items() if name in names}
             self._save_index(_MANY)
         return [record for record in looked if record is not None]
 

@@ -274,7 +274,8 @@ class Best(Combinable):
         return {step for _, step in ranked[-self.n :]}
 
     def _value(self, record: StepRecord) -> float | None:
-        if not isinstance(record.metrics, Mapping):
+        # Ten thousand steps may be asked, and an abstract class takes its time to answer.
+        if type(record.metrics) is not dict and not isinstance(record.metrics, Mapping):
             return None
         value = cast("Mapping[str, Any]", record.metrics).get(self.metric)
         # NaN is the one number that differs from itself.

@@ -19,6 +19,7 @@ from pertinax._steps.naming import step_number
 from pertinax._steps.policies import Best, Mode
 from pertinax._steps.together import Together
 from pertinax._steps.writing import StepRoot, StepWriter
+from pertinax._tree.quiet import MANY, collector_paused
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
 from pertinax.typing import PyTree
 
@@ -91,7 +92,8 @@ class Reading:
 
         None if no step has it.
         """
-        return next(iter(Best(1, metric, mode).keep(self.history())), None)
+        with collector_paused(MANY):
+            return next(iter(Best(1, metric, mode).keep(self.history())), None)
 
     def metrics(self, step: int) -> Any:
         """The metrics that a step was saved with, or None.

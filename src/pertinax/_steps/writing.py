@@ -149,12 +149,16 @@ class StepWriter:
 
         Without `with_notes`, notes are read if the policy wants them.
         """
-        found = {s: place for s, place in self.root.steps().items() if s not in self.doubtful}
+        found = self.root.steps()
+        for step in self.doubtful & found.keys():
+            del found[step]
         if needs_notes(self.keep) if with_notes is None else with_notes:
             records = self.notes.records(found)
         else:
             records = [StepRecord(step, 0, None, place) for step, place in found.items()]
         pins = read_pins(self.root.store, self.root.path)
+        if not pins and not self.damaged:
+            return records
         return [self._marked(record, pins) for record in records]
 
     def _marked(self, record: StepRecord, pins: dict[int, tuple[str, ...]]) -> StepRecord:
