@@ -4,7 +4,7 @@ Knows the targets. Knows nothing of how numbers were taken or of how they are pr
 """
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,12 +73,28 @@ def verdicts(results: Mapping[str, Any]) -> list[Verdict]:
         found += _against_plain(name, workload) if not small else _per_leaf(name, workload)
         found += _blocking(name, workload)
         found += _memory(name, workload)
+    found += _manager(results.get("manager"))
     limits = {"import": ("`import pertinax` beyond `import jax`", 50)}
     limits["describe"] = ("`describe` of 10,000 leaves", 100)
     for name, seconds in results["scripts"].items():
         what, limit = limits[name]
         found.append(Verdict(name, what, limit, statistics.median(seconds) * 1e3, "ms"))
     return found
+
+
+def _manager(found: Mapping[str, Any] | None) -> Iterator[Verdict]:
+    """A root of ten thousand steps."""
+    if found is None:
+        return
+    ours, bare = found["seconds"][OURS], found["seconds"]["save_async"]["save"]
+    for what in ("open", "list", "latest", "best"):
+        yield Verdict("manager", f"{what}, {found['steps']:,} steps", 100, _ms(ours[what]), "ms")
+    beyond = [one - other for one, other in zip(ours["save"], bare, strict=True)]
+    yield Verdict("manager", "`save` returns, beyond `save_async`", 5, _ms(beyond), "ms")
+
+
+def _ms(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) * 1e3
 
 
 def _restores(workload: Mapping[str, Any]) -> list[str]:
