@@ -45,7 +45,7 @@ def test_a_single_value_is_a_tree_too(item: Any, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "value", ["text", b"bytes", object(), ..., jax.ShapeDtypeStruct((2,), int)], ids=repr
+    "value", ["text", b"bytes", object(), ..., jax.ShapeDtypeStruct((2,), int)], ids=type
 )
 def test_the_standard_handler_is_for_arrays_and_numbers(value: Any, tmp_path: Path):
     handler = ocp.StandardCheckpointHandler()
@@ -70,7 +70,7 @@ def test_the_standard_handler_takes_every_number(value: Any, tmp_path: Path):
         assert found == {"a": value, "n": None, "e": {}}
 
 
-@pytest.mark.parametrize("value", ["text", b"bytes", object(), ...], ids=repr)
+@pytest.mark.parametrize("value", ["text", b"bytes", object(), ...], ids=type)
 def test_a_target_of_the_standard_handler_has_arrays_and_numbers(value: Any, tmp_path: Path):
     handler = ocp.StandardCheckpointHandler()
     handler.save(tmp_path / "it", {"a": 1})

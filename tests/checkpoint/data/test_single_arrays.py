@@ -75,7 +75,7 @@ def test_save_args_give_dtype_and_chunks(tmp_path):
     assert restored(path, name="weights").tolist() == list(range(12))
 
 
-@pytest.mark.parametrize("value", ["text", None, [1], {"a": 1}, b"b", 1j, object()], ids=str)
+@pytest.mark.parametrize("value", ["text", None, [1], {"a": 1}, b"b", 1j, object()], ids=type)
 def test_only_arrays_and_numbers_are_taken(tmp_path, value):
     with pytest.raises(TypeError, match="Unsupported type"):
         saved(tmp_path / "c", value)
