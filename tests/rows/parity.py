@@ -44,7 +44,12 @@ def state_of(row: Row, rows: Mapping[str, Row], proved: bool, areas: Sequence[st
     return "proved" if last == row else f"superseded by {last.id}"
 
 
-def page(rows: Mapping[str, Row], marks: Iterable[Mark], areas: Sequence[str]) -> str:
+def page(
+    rows: Mapping[str, Row],
+    marks: Iterable[Mark],
+    areas: Sequence[str],
+    weaknesses: Sequence[Mark] = (),
+) -> str:
     """The text of the page: finished areas first, rows in the order of the releases."""
     tests = proofs(rows, marks)
     by_area = {
@@ -61,7 +66,24 @@ def page(rows: Mapping[str, Row], marks: Iterable[Mark], areas: Sequence[str]) -
             state = state_of(row, rows, bool(tests[row.id]), areas)
             cells = (row.id, row.version, _cell(row.requirement), state, _links(tests[row.id]))
             parts.append(f"| {' | '.join(cells)} |")
+    if weaknesses:
+        parts.append(_weaknesses(weaknesses))
     return "\n".join(parts) + "\n"
+
+
+def current_page() -> str:
+    return page(all_rows(), all_marks("row"), AREAS_DONE, all_marks("wd"))
+
+
+def _weaknesses(marks: Sequence[Mark]) -> str:
+    lines = [
+        "\n## Weaknesses\n",
+        "What we do about each is said in [Coming from Orbax](coming-from-orbax.md).\n",
+        "| weakness | tests |\n| --- | --- |",
+    ]
+    for weakness, group in itertools.groupby(marks, key=lambda mark: mark.value):
+        lines.append(f"| {weakness} | {_links(list(group))} |")
+    return "\n".join(lines)
 
 
 def _summary(
@@ -100,7 +122,7 @@ def _links(marks: Sequence[Mark]) -> str:
 
 
 def main() -> int:
-    PAGE.write_text(page(all_rows(), all_marks("row"), AREAS_DONE), "utf-8")
+    PAGE.write_text(current_page(), "utf-8")
     print(f"wrote {PAGE.relative_to(TESTS.parent)}")
     return 0
 
