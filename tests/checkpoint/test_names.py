@@ -5,11 +5,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+import jax
 import pytest
 
 import pertinax
@@ -60,6 +62,22 @@ INSIDE: Mapping[str, str] = MappingProxyType(
         "handlers.handler_registration": """
             CheckpointHandlerRegistry DefaultCheckpointHandlerRegistry AlreadyExistsError
             NoEntryError""",
+        "type_handlers": """
+            ArrayHandler ArrayMetadata ArrayRestoreArgs GLOBAL_TYPE_HANDLER_REGISTRY
+            InvalidShardingError LimitInFlightBytes Metadata NumpyHandler ParamInfo
+            RESTORE_TYPE_DICT RESTORE_TYPE_LIST RESTORE_TYPE_NONE RESTORE_TYPE_TUPLE
+            RESTORE_TYPE_UNKNOWN RestoreArgs SaveArgs ScalarHandler ScalarMetadata
+            SingleReplicaArrayHandler SingleReplicaArrayRestoreArgs StringHandler StringMetadata
+            TypeHandler TypeHandlerRegistry check_input_arguments create_type_handler_registry
+            default_restore_type get_cast_tspec_deserialize get_cast_tspec_serialize
+            get_empty_value_from_typestr get_empty_value_typestr get_json_tspec_read
+            get_json_tspec_write get_param_typestr get_process_index_for_subdir
+            get_sharding_tensorstore_spec get_ts_context get_type_handler has_type_handler
+            is_empty_typestr is_ocdbt_checkpoint is_supported_empty_value is_supported_type
+            isinstance_of_namedtuple merge_ocdbt_per_process_files
+            register_standard_handlers_with_options register_type_handler""",
+        "transform_utils": """
+            RestoreTransform Transform apply_transformations intersect_trees merge_trees""",
         "future": "Future NoopFuture ChainedFuture ThreadRaisingException",
         "options": "AsyncOptions MultiprocessingOptions FileOptions",
         "path": "step atomicity format_utils async_utils",
@@ -94,6 +112,7 @@ def test_a_module_is_there_by_attribute_and_by_path(name: str):
     assert getattr(ocp, name) is module
 
 
+@pytest.mark.row("R198", "R225", "R313", "R314", "R317")
 @pytest.mark.parametrize("home", INSIDE)
 def test_what_a_module_promises_is_in_it(home: str):
     module = importlib.import_module(f"pertinax.checkpoint.{home}")
@@ -325,3 +344,16 @@ def test_a_pytree_handler_leaves_its_work_to_another(tmp_path: Path):
     assert not isinstance(handler, ocp.BasePyTreeCheckpointHandler)
     with pytest.raises(TypeError, match="transforms"):
         ocp.handlers.BasePyTreeRestoreArgs(transforms={})
+@pytest.mark.row("R265")
+def test_the_words_for_trees_are_good_in_annotations():
+    def count(tree: ocp.tree.PyTreeOf[int], path: ocp.tree.PyTreePath = ()) -> ocp.tree.PyTree:
+        return len(jax.tree.leaves(tree))
+
+    assert set(typing.get_type_hints(count)) == {"tree", "path", "return"}
+    assert count({"a": 1, "b": [2]}) == 2
+    assert set(typing.get_args(ocp.tree.PyTreeKey)) == {
+        jax.tree_util.SequenceKey,
+        jax.tree_util.DictKey,
+        jax.tree_util.GetAttrKey,
+        jax.tree_util.FlattenedIndexKey,
+    }
