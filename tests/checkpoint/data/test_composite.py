@@ -130,6 +130,14 @@ def test_values_must_be_args(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.wd("WD-19")
+def test_leftovers_are_no_items(tmp_path: Path):
+    checkpointer = saved(tmp_path / "it")
+    (tmp_path / "it" / "more.orbax-checkpoint-tmp-7").mkdir()
+    assert set(checkpointer.restore(tmp_path / "it")) == {"meta", "state"}
+    assert set(checkpointer.metadata(tmp_path / "it")) == {"meta", "state"}
+
+
 # --- registries
 
 
@@ -217,6 +225,7 @@ def test_registering_args():
 # --- the mapping
 
 
+@pytest.mark.wd("WD-19")
 @pytest.mark.row("R316")
 def test_composites_are_mappings():
     one = Composite(a=1, b=2, keys=3)

@@ -93,6 +93,7 @@ def test_a_registry_may_name_args_that_are_registered_nowhere(tmp_path: Path):
         registry.add("b", Unregistered)
 
 
+@pytest.mark.wd("WD-19")
 def test_default_args_are_those_of_the_entry(tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()
 
@@ -122,6 +123,7 @@ class Plain(ocp.CheckpointHandler):
         return (directory / "words").read_text()
 
 
+@pytest.mark.wd("WD-19")
 def test_an_item_may_be_saved_with_any_args_of_its_handler_and_again(tmp_path: Path):
     checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
     for i, args in enumerate((OtherSave("x"), WordsSave("y"), OtherSave("z"))):
@@ -131,6 +133,7 @@ def test_an_item_may_be_saved_with_any_args_of_its_handler_and_again(tmp_path: P
     assert len({id(one) for one in checkpointer.handler._handler_registry._entries.values()}) == 1
 
 
+@pytest.mark.wd("WD-19")
 def test_a_general_entry_for_saving_serves_restoring_too(tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()
     special = ocp.JsonCheckpointHandler(filename="special")
@@ -143,6 +146,7 @@ def test_a_general_entry_for_saving_serves_restoring_too(tmp_path: Path):
     assert checkpointer.restore(tmp_path / "it", args=wanted).a == [1]
 
 
+@pytest.mark.wd("WD-19")
 def test_a_call_that_fails_teaches_nothing(tmp_path: Path):
     made: list[Any] = []
 
@@ -193,6 +197,7 @@ def test_an_item_that_was_saved_keeps_its_handler(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
+@pytest.mark.wd("WD-30")
 def test_the_handler_that_saved_an_item_finishes_it(tmp_path: Path):
     registry = ocp.DefaultCheckpointHandlerRegistry()
     reader, writer = Words(), Words()
@@ -353,7 +358,10 @@ class Old(ocp.CheckpointHandler):
 
 
 class OldAsync(Old, ocp.AsyncCheckpointHandler):
+    went_on = False
+
     async def async_save(self, directory: Any, *args: Any, **kwargs: Any) -> None:
+        self.went_on = True
         self.save(directory, *args, **kwargs)
 
 
@@ -373,10 +381,12 @@ def test_arguments_reach_a_handler_without_args_as_they_are(handler: Any, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
+@pytest.mark.wd("WD-20")
 @pytest.mark.row("R142")
 @pytest.mark.parametrize("cls", [Old, OldAsync])
 def test_items_of_handlers_without_args(cls: Any, tmp_path: Path):
-    handler = ocp.CompositeCheckpointHandler(a=cls())
+    inner = cls()
+    handler = ocp.CompositeCheckpointHandler(a=inner)
     (save_args,) = {args for name, args in handler._handler_registry.get_all_entries()}
     checkpointer = ocp.AsyncCheckpointer(handler)
     checkpointer.save(tmp_path / "it", args=Composite(a=save_args(1, b=2)))
@@ -384,6 +394,7 @@ def test_items_of_handlers_without_args(cls: Any, tmp_path: Path):
     found = checkpointer.restore(tmp_path / "it", args=Composite(a=save_args(3)))
     assert found.a == ("((1,), {'b': 2})", (3,), {})
     checkpointer.close()
+    assert getattr(inner, "went_on", True)  # not through its `save`, if it has better
     with ocp.CheckpointManager(tmp_path / "root", item_handlers={"a": cls()}) as manager:
         manager.save(0, {"a": 1}, save_kwargs={"a": {"b": 2}})
         assert manager.restore(0, {"a": 3})["a"] == ("((1,), {'b': 2})", (3,), {})

@@ -10,6 +10,10 @@ Knows names only.
 from pertinax.checkpoint._registry import (
     GLOBAL_TYPE_HANDLER_REGISTRY as GLOBAL_TYPE_HANDLER_REGISTRY,
 )
+from pertinax.checkpoint.metadata.value import ArrayMetadata as ArrayMetadata
+from pertinax.checkpoint.metadata.value import Metadata as Metadata
+from pertinax.checkpoint.metadata.value import ScalarMetadata as ScalarMetadata
+from pertinax.checkpoint.metadata.value import StringMetadata as StringMetadata
 from pertinax.checkpoint.serialization.limits import LimitInFlightBytes as LimitInFlightBytes
 from pertinax.checkpoint.type_handlers.array_handler import ArrayHandler as ArrayHandler
 from pertinax.checkpoint.type_handlers.contract import ParamInfo as ParamInfo
