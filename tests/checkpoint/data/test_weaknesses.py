@@ -271,6 +271,25 @@ def test_a_layout_without_a_name_hides_nothing_else(tmp_path: Path):
     assert np.array_equal(checkpointer.restore(tmp_path / "it")["x"], np.arange(8.0))
 
 
+@pytest.mark.wd("WD-11")
+@pytest.mark.parametrize(("members", "primary"), [((0, 1, 2), 2), ((1, 3), 3), ((1, 3), 1)])
+def test_what_each_process_has_for_itself_is_written_by_the_primary_one(
+    members: tuple[int, ...], primary: int
+):
+    from pertinax._core.options import SaveOptions
+    from pertinax._core.prepare import prepare
+    from pertinax._plan.topology import Topology
+
+    tree = {"a": np.arange(5), "b": 3, "c": "text", "d": np.float32(0.5)}
+    writes = {
+        process: prepare(tree, SaveOptions(), "borrow", Topology(process, members, primary))
+        for process in members
+    }
+    numbers = {process: [piece.leaf for piece in w.plan.pieces] for process, w in writes.items()}
+    assert numbers == {process: [0, 1, 3] if process == primary else [] for process in members}
+    assert all(list(w.values.values()) == ["text"] for w in writes.values())
+
+
 @pytest.mark.wd("WD-12")
 def test_databases_that_were_never_merged_are_called_so(tmp_path: Path):
     save(tmp_path / "it", {"x": jnp.ones(4)})
@@ -316,6 +335,44 @@ def test_a_part_of_a_tree_needs_no_transformation(tmp_path: Path):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - all keys, checked below
             call(tmp_path / "it", wanted)
         assert all(key in str(caught.value) for key in ("a", "b/d", "b/x", "y"))
+
+
+@pytest.mark.wd("WD-27")
+def test_a_handler_of_a_subtype_does_not_take_its_base_type_along():
+    numbers, truths = ocp.type_handlers.ScalarHandler(), ocp.type_handlers.ScalarHandler()
+    registry = ocp.type_handlers.create_type_handler_registry((int, numbers))
+    registry.add(bool, truths, override=True)
+    assert registry.get(bool) is truths
+    assert registry.get(int) is numbers
+
+
+@pytest.mark.wd("WD-29")
+@pytest.mark.parametrize("use_zarr3", [False, True])
+def test_one_replica_reads_what_is_stored_and_keeps_to_strict(use_zarr3: bool, tmp_path: Path):
+    # No shape, no dtype and no limit of memory is given, and the devices are no TPUs.
+    layout = NamedSharding(mesh(), PartitionSpec(None, "b"))
+    one = NamedSharding(jax.sharding.Mesh(mesh().devices[:1], ("a", "b")), PartitionSpec(None, "b"))
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.SingleReplicaArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_zarr3=use_zarr3)
+    checkpointer = ocp.Checkpointer(handler)
+    tree = {"x": jax.device_put(jnp.arange(16.0).reshape(2, 8), layout)}
+    checkpointer.save(tmp_path / "it", args=ocp.args.PyTreeSave(tree))
+
+    def restore(**wanted: Any) -> Any:
+        args = ocp.type_handlers.SingleReplicaArrayRestoreArgs(
+            sharding=layout, single_replica_sharding=one, **wanted
+        )
+        how = ocp.args.PyTreeRestore(tree, restore_args={"x": args})
+        return checkpointer.restore(tmp_path / "it", args=how)["x"]
+
+    found = restore()
+    assert found.sharding == layout
+    assert np.array_equal(found, tree["x"])
+    with pytest.raises(ValueError, match="not compatible with the stored shape"):
+        restore(global_shape=(2, 4))
+    assert np.array_equal(restore(global_shape=(2, 4), strict=False), tree["x"][:, :4])
 
 
 @pytest.mark.wd("WD-33")
