@@ -344,6 +344,8 @@ def test_a_pytree_handler_leaves_its_work_to_another(tmp_path: Path):
     assert not isinstance(handler, ocp.BasePyTreeCheckpointHandler)
     with pytest.raises(TypeError, match="transforms"):
         ocp.handlers.BasePyTreeRestoreArgs(transforms={})
+
+
 @pytest.mark.row("R265")
 def test_the_words_for_trees_are_good_in_annotations():
     def count(tree: ocp.tree.PyTreeOf[int], path: ocp.tree.PyTreePath = ()) -> ocp.tree.PyTree:

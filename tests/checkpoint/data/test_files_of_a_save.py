@@ -133,3 +133,32 @@ def test_arrays_are_written_and_read_without_the_serialization_of_jax(
         monkeypatch.setattr(serialization, name, refuse)
     save_sync(tmp_path / "it")
     same(ocp.PyTreeCheckpointer().restore(tmp_path / "it")["sharded"], tree()["sharded"])
+
+
+@pytest.mark.row("R205")
+@pytest.mark.parametrize("use_ocdbt", [True, False])
+@pytest.mark.parametrize("use_zarr3", [True, False])
+def test_arrays_of_numpy_and_of_jax_are_stored_with_the_same_specs(
+    use_ocdbt: bool, use_zarr3: bool, tmp_path: Path
+):
+    def files(value: Any, name: str) -> dict[str, bytes]:
+        checkpointer = ocp.PyTreeCheckpointer(use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
+        checkpointer.save(tmp_path / name, {"x": value})
+        return stored_keys(tmp_path / name)
+
+    value = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    one, other = files(value, "numpy"), files(jnp.asarray(value), "jax")
+    assert len(one) == 2
+    assert one == other
+
+
+def stored_keys(item: Path) -> dict[str, bytes]:
+    """Metadata and chunk of the array `x`, as TensorStore finds them."""
+    import tensorstore as ts
+
+    store: Any = {"driver": "file", "path": f"{item}/"}
+    if (item / "manifest.ocdbt").exists():
+        store = {"driver": "ocdbt", "base": store}
+    found = ts.KvStore.open(store).result()
+    keys = [key for key in found.list().result() if key.startswith(b"x/")]
+    return {key.decode(): found.read(key).result().value for key in keys}
