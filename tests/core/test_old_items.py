@@ -100,6 +100,19 @@ def test_files_of_other_programs_of_the_same_name_are_no_checkpoint(data: bytes,
         pertinax.load(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["nowhere", "."])
+def test_a_link_of_that_name_is_no_checkpoint(target: str, tmp_path: Path):
+    (tmp_path / "checkpoint").symlink_to(target)
+    with pytest.raises(NotACheckpoint):
+        pertinax.load(tmp_path)
+
+
+def test_a_file_of_countless_tiny_leaves_is_refused_before_it_fills_the_memory(tmp_path: Path):
+    (tmp_path / "checkpoint").write_bytes(b"\xdd\x00\x04\x00\x01" + bytes((1 << 18) + 1))
+    with pytest.raises(CorruptCheckpoint, match="leaves"):
+        pertinax.load(tmp_path)
+
+
 def test_directories_alone_are_refused_with_a_way_out(tmp_path: Path):
     place = old_items.directories_only(tmp_path / "it")
     with pytest.raises(NotACheckpoint, match=r"use_ocdbt=False"):

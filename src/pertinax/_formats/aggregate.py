@@ -23,6 +23,8 @@ from pertinax.errors import CorruptCheckpoint
 
 PLACEHOLDER: Final = "PLACEHOLDER://"
 OLD_PLACEHOLDER: Final = "AGGREGATED://"
+_MAX_LEAVES: Final = 1 << 18
+"""A byte of the file can be a leaf, and each takes about a thousand bytes here."""
 _UNKNOWN_TYPE: Final = "np.ndarray"
 """Where nothing says what a leaf was: Orbax's readers then give an array of numpy as well."""
 
@@ -85,6 +87,8 @@ def _grow(value: Any, path: Path, name: str, entries: list[TreeEntry], file: str
         else:
             entries.append(TreeEntry(path, name, "", aggregated=True, value=(file, value)))
         return LEAF
+    if len(entries) + len(children) > _MAX_LEAVES:
+        raise CorruptCheckpoint(f"more than {_MAX_LEAVES} leaves", file=file)
     dot = name + "." if path else ""
     nodes = [
         _grow(child, (*path, key), f"{dot}{key.value}", entries, file) for key, child in children

@@ -90,8 +90,11 @@ def _is_aggregate(store: Store, file: str) -> bool:
     """Whether a file may be a tree as old releases wrote it, by the head of its root: a map, a
     list or a tuple. Files of other programs have the same name, with text in them.
     """
-    with store.open(file) as reader:
-        head = reader.read(0, min(1, reader.length))
+    try:
+        with store.open(file) as reader:
+            head = reader.read(0, min(1, reader.length))
+    except (FileNotFoundError, IsADirectoryError):  # a link to somewhere else
+        return False
     return bool(head) and (0x80 <= head[0] < 0xA0 or head[0] in _CONTAINER_HEADS)
 
 
