@@ -202,6 +202,7 @@ def test_the_version_is_ours():
     assert ocp.__version__ == pertinax.__version__
 
 
+@pytest.mark.slow
 def test_multihost_is_the_public_module_from_the_first_import_on():
     program = (
         "import pertinax.checkpoint as ocp\n"
