@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pertinax._hosts import Topology
+from pertinax._hosts import Topology, decide_for_all
 from pertinax._hosts.board import Board
 from pertinax._hosts.cluster import Cluster
 from pertinax.errors import PeerAbsent, PeerFailed
@@ -85,6 +85,27 @@ def test_a_failing_primary_is_named_too(made: list[Any], subject: str) -> None:
     assert isinstance(answers[1], PermissionError)
     told = [answers[i] for i in (0, 2, 3)]
     assert all(isinstance(error, PeerFailed) and error.process == 1 for error in told)
+
+
+def test_a_refusal_is_the_same_for_all_however_late_they_come(
+    made: list[Any], subject: str
+) -> None:
+    refused = threading.Event()
+
+    def refuse() -> None:
+        raise FileExistsError("taken")
+
+    def work(job: Cluster) -> Any:
+        if not job.topology.is_primary:
+            assert refused.wait(30)  # the primary has left the round
+        try:
+            with job.begin("save", subject, timeout_s=60) as talk:
+                decide_for_all(talk, "look", refuse, FileExistsError)
+        finally:
+            refused.set()
+
+    answers = together(clusters(made), work)
+    assert [repr(error) for error in answers] == ["FileExistsError('taken')"] * COUNT
 
 
 def test_who_does_not_wait_can_ask(made: list[Any], subject: str) -> None:

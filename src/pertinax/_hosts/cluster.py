@@ -73,18 +73,18 @@ class Conversation:
     def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
         """What the primary's `decide` returns. Only the others wait."""
         self._phase = phase
-        self._raise_failures()
         if not self._who.is_primary:
             return self._hear(phase)
+        self._raise_failures()
         return self._say(phase, decide())
 
     def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
         """What the primary's `decide` makes of the values of all members. All wait."""
         self._phase = phase
-        self._raise_failures()
         if not self._who.is_primary:
             self._board.put(f"{phase}/{self._who.process}", json.dumps(value))
             return self._hear(phase)
+        self._raise_failures()
         values = self._gather(phase)
         values[self._who.process] = value
         return self._say(phase, decide(dict(sorted(values.items()))))
@@ -155,7 +155,10 @@ class Conversation:
         return decision
 
     def _hear(self, phase: str) -> Any:
-        """Wait for the primary's decision."""
+        """Wait for the primary's decision.
+
+        What it said counts, even if it has failed since: it may have failed for what it said.
+        """
         end_s = time.monotonic() + self._timeout_s
         while True:
             text = self._board.read(f"said/{phase}", self._slice(end_s))
