@@ -40,7 +40,6 @@ from pertinax.checkpoint._adapt.manager_options import (
 )
 from pertinax.checkpoint._adapt.metrics import plain_metrics
 from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
-from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
 from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.abstract_checkpoint_manager import AbstractCheckpointManager
@@ -140,7 +139,7 @@ class CheckpointManager(AbstractCheckpointManager):
             self._known = KnownSteps(self._directory, self._options)
             self._known.load()
             self._root_metadata.save()
-            self._removal = Removal(self._directory, self._options)
+            self._removal = self._places.removal()
         except BaseException:
             self._checkpointer.close()
             raise

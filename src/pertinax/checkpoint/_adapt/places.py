@@ -14,6 +14,7 @@ from pertinax._core.places import locate
 from pertinax._steps.recovery import open_root
 from pertinax._store.leftovers import find_visible
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
+from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint.path import step as step_lib
 from pertinax.errors import CheckpointNotFound
 
@@ -55,6 +56,7 @@ class Places:
 
     def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
         self._directory = directory
+        self._options = options
         self._format = name_format_of(options)
         self._is_own_format = options.step_name_format is not None
 
@@ -90,6 +92,15 @@ class Places:
         if step_lib.is_gcs_path(path) and not step_lib.is_checkpoint_finalized(path):
             raise ValueError(f"Found incomplete checkpoint at {path}.")
         return path
+
+    def removal(self) -> Removal:
+        """How steps leave the root."""
+        return Removal(
+            self._directory,
+            subdir=self._options.todelete_subdir,
+            background=self._options.enable_background_delete,
+            primary_host=self._options.multiprocessing_options.primary_host,
+        )
 
     def latest(self, root: epath.Path) -> int | None:
         """The largest step in some root."""

@@ -5,40 +5,77 @@ fails is logged; it fails no save.
 """
 
 import logging
+import time
 from typing import Final, final
 
+import jax
 from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._steps.deletion import Deleter
 from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import find_visible, join_path, parent_of
-from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
+from pertinax.checkpoint import multihost
+from pertinax.checkpoint._adapt.telling import teller
+from pertinax.checkpoint.path import step as step_lib
 
 _LOG: Final = logging.getLogger(__name__)
+
+STANDARD_DURATION: Final = "/jax/orbax/checkpoint_manager/standard_checkpoint_deleter/duration"
+THREADED_DURATION: Final = "/jax/orbax/checkpoint_manager/threaded_checkpoint_deleter/duration"
+_THREADED_INIT: Final = "/jax/orbax/checkpoint_manager/threaded_checkpoint_deleter/init"
 
 
 @final
 class Removal:
-    """Takes steps out of a root, as its options say."""
+    """Takes steps out of a root: deletes them, or moves them into its directory `subdir`.
 
-    def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
+    With `background` their bytes go in a thread. Only the process `primary_host` does anything;
+    None means each, in a root of its own.
+    """
+
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        subdir: str | None = None,
+        background: bool = False,
+        primary_host: int | None = 0,
+        duration: str | None = None,
+    ) -> None:
         self._store, root = locate(directory)
-        subdir = options.todelete_subdir
-        self._trash = None if subdir is None else join_path(root, subdir)
-        self._background = options.enable_background_delete
+        moves = subdir is not None and not step_lib.is_gcs_path(epath.Path(directory))
+        self._trash = join_path(root, subdir) if moves and subdir is not None else None
+        self._background = background
+        self._primary_host = primary_host
         self._deleter = Deleter(self._store)
+        self._duration = duration or (THREADED_DURATION if background else STANDARD_DURATION)
+        if background:
+            jax.monitoring.record_event(_THREADED_INIT)
 
     def remove(self, path: epath.Path) -> bool:
-        """Take the step at `path` away; whether it is gone.
+        """Take the step at `path` away; whether it is gone, or somebody else's to remove.
 
         On return it is no longer visible, durably; its bytes are gone, too, unless deletion goes on
         in the background.
         """
-        _, place = locate(path)
+        if not (
+            multihost.should_skip_process_sync() or multihost.is_primary_host(self._primary_host)
+        ):
+            _LOG.info("%s the primary host removes path=%s", teller(), path)
+            return True
+        begun_s = time.monotonic()
+        try:
+            return self._remove(locate(path)[1])
+        finally:
+            jax.monitoring.record_event_duration_secs(self._duration, time.monotonic() - begun_s)
+
+    def _remove(self, place: str) -> bool:
         if self._trash is not None:
             return self._move(place, self._trash)
         gone = self._deleter.delete(place)
+        if gone:
+            _LOG.info("%s deleted step path=%s", teller(), place)
         if not self._background:
             self._deleter.wait()
         return gone

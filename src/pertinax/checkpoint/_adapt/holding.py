@@ -1,0 +1,95 @@
+"""Holding: snapshots that several readers may share, each of which lets go when it likes.
+
+Knows the snapshots of one directory and who holds them. Knows nothing of steps or of waiting. A
+snapshot bears the plain name of its step, as the mirrored API has it, so it cannot say whose it is:
+each reader leaves a mark beside it, with the token of its process. The last to let go removes the
+snapshot; marks of the dead do not count.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from pertinax._steps.index import PRIVATE_DIR
+from pertinax._steps.snapshots import release_snapshot, take_snapshot
+from pertinax._store.contract import Store
+from pertinax._store.draft import make_dirs
+from pertinax._store.failures import storage_errors
+from pertinax._store.leftovers import (
+    Leftover,
+    clean_leftovers,
+    hidden_name,
+    join_path,
+    parent_of,
+    parse_leftover,
+)
+from pertinax._store.owner import owner_alive
+
+# Nobody can tell from here whether a reader on another machine lives; none reads for so long.
+_STRANGERS_HOLD_NS: Final = 24 * 3600 * 10**9
+
+
+@contextlib.contextmanager
+def held_snapshot(store: Store, source: str, place: str) -> Iterator[None]:
+    """Keep the checkpoint `source` readable at `place` as long as the block runs.
+
+    Raises `CheckpointNotFound` if it is gone, `StorageError` if nothing can be written there.
+    """
+    marks = join_path(parent_of(place), PRIVATE_DIR)
+    mark = hidden_name(join_path(marks, place.rpartition("/")[2]))
+    with storage_errors("hold the step", source):
+        make_dirs(store, marks)
+        store.make_dir(mark)
+    try:
+        take_snapshot(store, source, place)
+        yield
+    finally:
+        _let_go(store, place, marks, mark)
+
+
+def clean_snapshots(store: Store, parent: str) -> None:
+    """Remove the snapshots in `parent` that nobody holds any more."""
+    with contextlib.suppress(OSError):  # a reader without the right to delete still reads
+        if store.stat(parent) is None:
+            return
+        clean_leftovers(store, parent)
+        marks = join_path(parent, PRIVATE_DIR)
+        held = _held(store, marks)
+        for entry in store.list_dir(parent):
+            path = join_path(parent, entry.name)
+            if entry.name not in held | {PRIVATE_DIR} and parse_leftover(path) is None:
+                release_snapshot(store, path)
+        _tidy(store, marks)
+
+
+def _let_go(store: Store, place: str, marks: str, mark: str) -> None:
+    with contextlib.suppress(OSError):  # what stays is found, and removed, by the next reader
+        store.remove_dir(mark)
+        if place.rpartition("/")[2] not in _held(store, marks):
+            release_snapshot(store, place)
+        _tidy(store, marks)
+
+
+def _held(store: Store, marks: str) -> set[str]:
+    """The names that somebody holds who lives, or of whom nobody knows whether he does."""
+    if store.stat(marks) is None:
+        return set()
+    found = (parse_leftover(join_path(marks, entry.name)) for entry in store.list_dir(marks))
+    return {
+        one.final.rpartition("/")[2] for one in found if one is not None and _counts(store, one)
+    }
+
+
+def _counts(store: Store, mark: Leftover) -> bool:
+    alive = owner_alive(mark.token)
+    if alive is not None:
+        return alive
+    stat = store.stat(mark.path)
+    return stat is not None and time.time_ns() - stat.mtime_ns < _STRANGERS_HOLD_NS
+
+
+def _tidy(store: Store, marks: str) -> None:
+    with contextlib.suppress(OSError):  # there are others, or none
+        clean_leftovers(store, marks)
+        store.remove_dir(marks)
