@@ -81,7 +81,6 @@ def test_what_is_not_there_is_told(root, caplog):
     assert below(root) == ["2", "run_001", "run_002"]
 
 
-@pytest.mark.wd("W-13")
 def test_the_step_goes_before_what_an_unfinished_save_of_it_left(root):
     leftover = "run_001.orbax-checkpoint-tmp-4"
     (root / leftover).mkdir()
