@@ -187,6 +187,19 @@ def test_without_a_fallback_a_damaged_step_is_not_replaced() -> None:
     assert read_tree(disk, f"{ROOT}/4") == before
 
 
+def test_a_step_that_somebody_else_has_mended_is_not_replaced() -> None:
+    disk = disk_with_damage(4)
+    with Manager(ROOT, store=disk, keep=Latest(1), background=False) as manager:
+        manager.restore(fallback=True)
+        with Manager(ROOT, store=disk) as other:
+            other.restore(fallback=True)
+            other.save(4, state(40))
+        with pytest.raises(CheckpointExists):
+            manager.save(4, state(41))
+        assert manager.plan().deleted == [1, 2, 3]
+    assert same(Manager(ROOT, store=disk).load(4), state(40))
+
+
 def test_a_damaged_step_does_not_count_as_one_that_is_kept() -> None:
     disk = disk_with_damage(3, 4)
     with Manager(ROOT, store=disk, keep=Latest(2), save=EverySeconds(60)) as manager:

@@ -124,10 +124,11 @@ class Run(RuleBasedStateMachine):
             somebody.manager._deleter.wait()
         leftovers.owner_alive = self.owner_alive
 
-    @initialize(a=KEEPS, b=KEEPS)
-    def start(self, a: KeepPolicy | None, b: KeepPolicy | None) -> None:
+    @initialize(a=KEEPS, b=KEEPS, exchange=st.booleans())
+    def start(self, a: KeepPolicy | None, b: KeepPolicy | None, exchange: bool) -> None:
         self.keeps = {"a": a, "b": b}
-        self.use(CrashingStore())
+        self.exchange = exchange
+        self.use(CrashingStore(exchange=exchange))
 
     def use(self, disk: CrashingStore) -> None:
         """A disk after a boot, and new processes on it; those before are dead."""
@@ -212,6 +213,7 @@ class Run(RuleBasedStateMachine):
         self.ghosts.pop(step, None)
         for somebody in self.people.values():
             somebody.doubtful.discard(step)
+            somebody.damaged.discard(step)
 
     @rule(name=WHO, step=STEPS, call=st.integers(0, CHANGES_OF_A_SAVE), lasting=st.booleans())
     def fail(self, name: str, step: int, call: int, lasting: bool) -> None:
@@ -260,7 +262,8 @@ class Run(RuleBasedStateMachine):
             manager._deleter.wait()
         if power:
             states = list(dying.crash_states(data.draw(st.integers(1, 24)), seed=cut))
-            after = CrashingStore(data.draw(st.sampled_from(states)))
+            disk = data.draw(st.sampled_from(states))
+            after = CrashingStore(disk, exchange=self.exchange)
         else:
             after = dying.after_kill()
         self.recovered(after, step, made, gone, done=done, power=power)

@@ -269,7 +269,7 @@ class Manager(Reading):
 
         _for_all(self._hosts, self.root, "delete", delete)
         self._writer.doubtful.discard(number)
-        self._writer.damaged.discard(number)
+        self._writer.damaged.pop(number, None)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the save in flight is durable and old steps are gone; raise its failure.

@@ -130,7 +130,8 @@ class Reading:
             raise
         if found is not None and found.passed_over:
             # Training goes on from here: what the lost steps would have counted for is undone.
-            writer.damaged.update(found.damaged)
+            for step in found.damaged:
+                writer.note_damage(step)
             writer.last = last_save(root, found.step)
         return found
 

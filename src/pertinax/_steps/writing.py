@@ -61,7 +61,8 @@ class StepWriter:
         last: the step whose save began last and did not fail, and when; or None.
         doubtful: steps that became visible although their save failed in its very last sync. A
             power cut may yet take them, so nobody was told that they are there.
-        damaged: steps that somebody found damaged when restoring. They may be saved again.
+        damaged: steps that somebody found damaged when restoring, and when their directories had
+            last changed. They may be saved again.
         tally: what the saves cost.
     """
 
@@ -79,7 +80,7 @@ class StepWriter:
         self.notes: Final = Notes(root.store, root.path)
         self.last = last
         self.doubtful: set[int] = set()
-        self.damaged: set[int] = set()
+        self.damaged: dict[int, int] = {}
         self.tally: Final = Tally()
         self._deleter = deleter
         self._now_ns = now_ns
@@ -93,7 +94,7 @@ class StepWriter:
         """
         place = self.root.directory(step)
         with storage_errors("look at the target", place, names_too=True):
-            if step in self.damaged or self.root.store.stat(place) is None:
+            if self.root.store.stat(place) is None or self._is_damaged(step):
                 return
         why = "it became visible although its save failed; " if step in self.doubtful else ""
         raise CheckpointExists(f"step {step} is at {place}: {why}delete({step}) makes room for it")
@@ -125,9 +126,9 @@ class StepWriter:
         """
         begun_s = time.monotonic()
         final = self.root.directory(step)
-        if step in self.damaged:
-            options = replace(options, exists="replace")
         try:
+            if self._is_damaged(step):
+                options = replace(options, exists="replace")
             self._make_visible(final, contents, options, progress, talk)
         except BaseException as error:
             self.tally.ended(time.monotonic() - begun_s, error=error)
@@ -136,11 +137,8 @@ class StepWriter:
             raise
         written_s = time.monotonic()
         self.doubtful.discard(step)
-        self.damaged.discard(step)
-        deleted = list[int]()
-        if talk.topology.is_primary:
-            self.notes.add(step, final)
-            deleted = self._retain(step)
+        self.damaged.pop(step, None)
+        deleted = self._retain(step) if talk.topology.is_primary else []
         retained_s = time.monotonic() - written_s
         self.tally.ended(written_s - begun_s, retained_s=retained_s, deleted=tuple(deleted))
 
@@ -161,8 +159,25 @@ class StepWriter:
             return records
         return [self._marked(record, pins) for record in records]
 
+    def note_damage(self, step: int) -> None:
+        """Somebody found that step damaged."""
+        changed_ns = self._changed_ns(step)
+        if changed_ns is not None:
+            self.damaged[step] = changed_ns
+
+    def _is_damaged(self, step: int) -> bool:
+        """Whether it is known for sure that this is still the step that was found damaged."""
+        return step in self.damaged and self._changed_ns(step) == self.damaged[step]
+
+    def _changed_ns(self, step: int) -> int | None:
+        try:
+            stat = self.root.store.stat(self.root.directory(step))
+        except OSError:
+            return None
+        return None if stat is None else stat.mtime_ns
+
     def _marked(self, record: StepRecord, pins: dict[int, tuple[str, ...]]) -> StepRecord:
-        readable = record.readable and record.step not in self.damaged
+        readable = record.readable and not self._is_damaged(record.step)
         labels = pins.get(record.step, ())
         if readable == record.readable and not labels:
             return record
@@ -205,9 +220,10 @@ class StepWriter:
         """Let go what the policy does not keep; returns those steps. The step is saved: nothing
         here may deny that.
         """
-        if isinstance(self.keep, Everything):
-            return []
         try:
+            self.notes.add(step, self.root.directory(step))
+            if isinstance(self.keep, Everything):
+                return []
             doomed = self._doomed(step)
             if not doomed:
                 return []
