@@ -69,7 +69,11 @@ def read_leaves(directory: Path, ledger: dict[str, Any]) -> list[Any]:
     specs = [ledger["specs"][row] for row in column(ledger["leaves"]["spec"], "<i4")]
     values = dict(ledger["values"])
     return [
-        plain(values[i]) if i in values else value_of(spec, array_of(spec, pieces[i]))
+        plain(values[i])
+        if i in values
+        else spec["typestr"]
+        if spec["kind"] == "foreign"
+        else value_of(spec, array_of(spec, pieces[i]))
         for i, spec in enumerate(specs)
     ]
 
