@@ -193,7 +193,8 @@ def test_objects_of_subclasses_are_saved_as_what_they_are(tmp_path: Path):
     ocp.PyTreeCheckpointHandler().save(tmp_path / "a", tree)
     found = ocp.PyTreeCheckpointHandler().restore(tmp_path / "a")
     assert found == {"i": 3, "s": "x", "n": "y", "f": 2.5}
-    assert {key: type(value) for key, value in found.items()} == dict(i=int, s=str, n=str, f=float)
+    kinds = {"i": int, "s": str, "n": str, "f": float}
+    assert {key: type(value) for key, value in found.items()} == kinds
 
 
 @pytest.mark.row("R156")

@@ -191,7 +191,7 @@ def test_a_layout_that_cannot_be_rebuilt_is_an_error_with_its_cause(tmp_path: Pa
     (tmp_path / "_sharding").write_text(
         stored.replace("cpu:0", "cpu:77").replace("CPU_0", "CPU_77")
     )
-    with pytest.raises(ValueError, match="77.*pass ArrayRestoreArgs"):
+    with pytest.raises(ValueError, match=r"77.*pass ArrayRestoreArgs"):
         item.read(handler, 2, [th.RestoreArgs()] * 2)
     assert [meta.shape for meta in item.metadata(handler, 2)] == [(3,), (2,)]
 
@@ -252,8 +252,8 @@ def test_missing_files_of_a_leaf_are_named(tmp_path: Path):
         item.read(th.NumpyHandler(), 1)
     item.save(th.NumpyHandler(), [np.ones(2)])
     (tmp_path / "leaf.0" / ".zarray").unlink()
-    for handler, args in ((th.NumpyHandler(), None), (th.ArrayHandler(), [th.ArrayRestoreArgs()])):
-        args = args and [th.ArrayRestoreArgs(sharding=jnp.ones(1).sharding)]
+    placed = [th.ArrayRestoreArgs(sharding=jnp.ones(1).sharding)]
+    for handler, args in ((th.NumpyHandler(), None), (th.ArrayHandler(), placed)):
         with pytest.raises(FileNotFoundError, match="cp -a"):
             item.read(handler, 1, args)
 

@@ -1,0 +1,151 @@
+"""Several databases as one: keys of all, no data copied, nothing contradictory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorstore as ts
+
+from pertinax._formats.merged import check_whole, merge_item
+from pertinax._formats.ocdbt import (
+    Reference,
+    merge_databases,
+    process_databases,
+    read_database,
+)
+from pertinax._store.local import LocalStore
+from pertinax.errors import CorruptCheckpoint
+from tests.formats.ocdbt.databases import Directory
+
+LARGE = bytes(range(256)) * 8  # above what is kept inline
+ARRAY = (
+    b'{"chunks":[2],"compressor":null,"dimension_separator":".","dtype":"<f4","fill_value":null,'
+    b'"filters":null,"order":"C","shape":[4],"zarr_format":2}'
+)
+STORE = LocalStore()
+
+
+def write(directory: Path, entries: dict[str, bytes]) -> None:
+    store = open_store(directory)
+    for key, value in entries.items():
+        store.write(key, value).result()
+
+
+def open_store(directory: Path) -> Any:
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": str(directory)}}
+    config = {"max_inline_value_bytes": 1024, "manifest_kind": "single"}
+    return ts.KvStore.open({**spec, "config": config}).result()
+
+
+def content_of(directory: Path) -> dict[str, bytes]:
+    store = ts.KvStore.open(
+        {"driver": "ocdbt", "base": {"driver": "file", "path": str(directory)}}
+    ).result()
+    return {key.decode(): store.read(key).result().value for key in store.list().result()}
+
+
+def test_names_of_databases_are_told_apart_and_ordered():
+    names = ["ocdbt.process_10", "d", "ocdbt.process_9", "ocdbt.process_x", "ocdbt.process_", "a"]
+    assert process_databases(names) == ["ocdbt.process_9", "ocdbt.process_10", "ocdbt.process_x"]
+    assert process_databases([*names, "ocdbt.process_1 2"]) == process_databases(names)
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_databases_of_many_processes_become_one(tmp_path: Path, count: int):
+    every: dict[str, bytes] = {}
+    for i in range(count):
+        entries = {f"leaf{i}/0": LARGE + bytes([i]), f"leaf{i}/.zarray": b"small", "all": b"same"}
+        write(tmp_path / f"ocdbt.process_{i}", entries)
+        every |= entries
+    before = {path: path.read_bytes() for path in tmp_path.glob("ocdbt.*/**/*") if path.is_file()}
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    assert content_of(tmp_path) == every
+    assert {path: path.read_bytes() for path in before} == before
+    (nodes,) = (tmp_path / "d").iterdir()
+    assert nodes.stat().st_size < 400 + 200 * count, "values stay where they are"
+
+
+def test_a_merged_database_may_be_merged_into_again(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": LARGE})
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    write(tmp_path / "ocdbt.process_1", {"b": LARGE, "c": b"x"})
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    assert content_of(tmp_path) == {"a": LARGE, "b": LARGE, "c": b"x"}
+
+
+def test_without_databases_nothing_is_done(tmp_path: Path):
+    assert not merge_item(STORE, str(tmp_path), validate=True)
+    (tmp_path / "ocdbt.process_0").mkdir()
+    assert not merge_item(STORE, str(tmp_path), validate=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["ocdbt.process_0"]
+
+
+def test_values_of_a_superseded_version_do_not_come_back(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": LARGE, "b": b"old"})
+    write(tmp_path / "ocdbt.process_0", {"b": b"new"})
+    entries = merge_databases(["ocdbt.process_0"], Directory(tmp_path))
+    assert entries[b"b"] == b"new"
+    assert isinstance(entries[b"a"], Reference)
+    assert entries[b"a"].file.startswith("ocdbt.process_0/d/")
+
+
+@pytest.mark.parametrize("value", [b"small", LARGE], ids=["inline", "out of line"])
+def test_two_processes_may_write_the_same_but_not_different_things(tmp_path: Path, value: bytes):
+    write(tmp_path / "ocdbt.process_0", {"same": value, "other": value})
+    write(tmp_path / "ocdbt.process_1", {"same": value})
+    assert merge_databases(["ocdbt.process_0", "ocdbt.process_1"], Directory(tmp_path))
+    write(tmp_path / "ocdbt.process_1", {"other": value + b"!"})
+    with pytest.raises(ValueError, match=r"1 keys have different values.*: other"):
+        merge_item(STORE, str(tmp_path), validate=False)
+
+
+def test_a_damaged_database_is_named(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": b"x"})
+    manifest = tmp_path / "ocdbt.process_0" / "manifest.ocdbt"
+    manifest.write_bytes(manifest.read_bytes()[:-1] + b"!")
+    with pytest.raises(CorruptCheckpoint):
+        merge_item(STORE, str(tmp_path), validate=False)
+
+
+WHOLE = {"w/.zarray": ARRAY, "w/0": LARGE, "w/1": LARGE}
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        (WHOLE, None),
+        ({**WHOLE, "x/.zarray": ARRAY}, r"without data \[x\].*without metadata \[\]"),
+        ({**WHOLE, "x/0": LARGE}, r"without data \[\].*without metadata \[x\]"),
+        ({**WHOLE, "x/y/0.1": LARGE}, r"without metadata \[x/y\]"),
+        ({".zarray": ARRAY, "0": LARGE}, None),
+        ({"x/.zarray": ARRAY.replace(b"[4]", b"[0]")}, None),
+        ({"x/.zarray": ARRAY.replace(b'"fill_value":null', b'"fill_value":0')}, None),
+        ({"x/.renamed": ARRAY, "x/0": LARGE}, None),
+        ({"x/.zarray": ARRAY.replace(b'"."', b'"/"'), "x/0/1": LARGE}, None),
+    ],
+)
+def test_arrays_must_be_whole(tmp_path: Path, entries: dict[str, bytes], problem: str | None):
+    write(tmp_path / "ocdbt.process_0", entries)
+    if problem is None:
+        assert merge_item(STORE, str(tmp_path), validate=True)
+        assert content_of(tmp_path) == entries
+        return
+    with pytest.raises(ValueError, match=problem):
+        merge_item(STORE, str(tmp_path), validate=True)
+    assert not (tmp_path / "manifest.ocdbt").exists()
+    assert merge_item(STORE, str(tmp_path), validate=False)
+
+
+def test_many_broken_arrays_are_counted(tmp_path: Path):
+    entries: dict[bytes, Any] = {f"x{i:02}/0".encode(): b"" for i in range(25)}
+    with pytest.raises(ValueError, match="and 5 more"):
+        check_whole(entries, Directory(tmp_path))
+
+
+def test_large_inline_values_of_others_stay_inline(tmp_path: Path):
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{tmp_path}/ocdbt.process_0"}}
+    store = ts.KvStore.open({**spec, "config": {"max_inline_value_bytes": 100_000}}).result()
+    store.write("a", LARGE * 10).result()
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    assert read_database(Directory(tmp_path)) == {b"a": LARGE * 10}
+    assert content_of(tmp_path) == {"a": LARGE * 10}
