@@ -28,6 +28,11 @@ def test_finished_areas_are_areas():
     assert {row.area for row in ROWS.values()} >= set(AREAS_DONE)
 
 
+def test_the_page_of_parity_is_up_to_date():
+    page = parity.PAGE.read_text("utf-8")
+    assert page == parity.current_page(), "docs/parity.md is old: run `make parity`"
+
+
 # ----------------------------------------------------------------------------- the reader of marks
 
 SOURCE = """

@@ -337,15 +337,6 @@ def test_a_part_of_a_tree_needs_no_transformation(tmp_path: Path):
         assert all(key in str(caught.value) for key in ("a", "b/d", "b/x", "y"))
 
 
-@pytest.mark.wd("WD-27")
-def test_a_handler_of_a_subtype_does_not_take_its_base_type_along():
-    numbers, truths = ocp.type_handlers.ScalarHandler(), ocp.type_handlers.ScalarHandler()
-    registry = ocp.type_handlers.create_type_handler_registry((int, numbers))
-    registry.add(bool, truths, override=True)
-    assert registry.get(bool) is truths
-    assert registry.get(int) is numbers
-
-
 @pytest.mark.wd("WD-29")
 @pytest.mark.parametrize("use_zarr3", [False, True])
 def test_one_replica_reads_what_is_stored_and_keeps_to_strict(use_zarr3: bool, tmp_path: Path):

@@ -52,6 +52,7 @@ def merge(directory: Path, zarr3: bool = False, **options: Any) -> None:
     asyncio.run(th.merge_ocdbt_per_process_files(epath.Path(directory), context, zarr3, **options))
 
 
+@pytest.mark.row("R107", "R128")
 @pytest.mark.parametrize("zarr3", [False, True])
 def test_what_several_processes_wrote_is_read_as_one(tmp_path: Path, zarr3: bool):
     for i in range(3):
@@ -63,6 +64,7 @@ def test_what_several_processes_wrote_is_read_as_one(tmp_path: Path, zarr3: bool
     assert read(tmp_path, "same", zarr3).tolist() == [0, 1, 2]
 
 
+@pytest.mark.row("R280")
 def test_a_lost_part_is_found(tmp_path: Path):
     write(tmp_path, "0", {"x": np.arange(3000)})
     import tensorstore as ts
@@ -76,6 +78,7 @@ def test_a_lost_part_is_found(tmp_path: Path):
     assert th.is_ocdbt_checkpoint(tmp_path)
 
 
+@pytest.mark.row("R278")
 def test_nothing_to_merge_is_no_error(tmp_path: Path):
     merge(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,7 @@ def test_overriding_replaces_the_entry_in_place():
     assert after == [*before[:4], handler, *before[5:]]
 
 
+@pytest.mark.wd("WD-27")
 def test_overriding_a_subtype_leaves_its_base_type_alone():
     """WD-27: in Orbax a handler of bool takes int away."""
     ints, bools = th.get_type_handler(int), th.ScalarHandler()

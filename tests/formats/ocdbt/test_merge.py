@@ -73,6 +73,7 @@ def test_a_merged_database_may_be_merged_into_again(tmp_path: Path):
     assert content_of(tmp_path) == {"a": LARGE, "b": LARGE, "c": b"x"}
 
 
+@pytest.mark.row("R278")
 def test_without_databases_nothing_is_done(tmp_path: Path):
     assert not merge_item(STORE, str(tmp_path), validate=True)
     (tmp_path / "ocdbt.process_0").mkdir()
@@ -110,6 +111,7 @@ def test_a_damaged_database_is_named(tmp_path: Path):
 WHOLE = {"w/.zarray": ARRAY, "w/0": LARGE, "w/1": LARGE}
 
 
+@pytest.mark.row("R280")
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
