@@ -1,5 +1,6 @@
 """Limits on what is under way: kept where there is anything to limit, never a reason to refuse."""
 
+import pathlib
 import threading
 from dataclasses import dataclass, field
 
@@ -185,3 +186,16 @@ def test_accelerators_and_hosts_alike(tmp_path):
     tree = {"sharded": jax.device_put(jnp.arange(MIB, dtype=jnp.float32), layout)}
     assert save(tmp_path / "c", tree, budget_bytes=MIB, chunk_bytes=300_000) <= MIB
     assert np.array_equal(pertinax.load(tmp_path / "c")["sharded"], tree["sharded"])
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="asks Linux")
+def test_of_many_files_the_large_ones_are_mapped_and_the_small_ones_read(tmp_path):
+    tree = {f"small{i}": np.arange(10) + i for i in range(50)} | {"large": np.arange(50_000)}
+    path = pertinax.save(tmp_path / "c", tree, layout="directory+zarr2")
+    loaded = pertinax.load(path)
+    maps = [
+        line for line in pathlib.Path("/proc/self/maps").read_text().splitlines() if path in line
+    ]
+    assert {line.rsplit("/", 2)[1] for line in maps} == {"large"}
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, tree))
+    del loaded

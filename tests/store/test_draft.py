@@ -259,3 +259,17 @@ def test_abandoning_says_what_it_could_not_remove(
     monkeypatch.setattr(draft_module, "remove_tree", refuse)
     draft.abandon()
     assert draft.path in caplog.text
+
+
+def test_of_many_directories_each_is_durable_before_anything_is_visible():
+    store = CrashingStore(MemoryStore())
+    with open_draft(store, "/runs/c") as draft:
+        draft.make_dir("a")
+        for i in range(100):
+            draft.make_dir(f"a/{i}")
+        draft.commit(replace=False)
+    renamed = next(i for i, words in enumerate(store.log) if words.startswith("rename"))
+    synced = {words.split()[-1] for words in store.log[:renamed] if words.startswith("sync_dir")}
+    assert {f"{draft.path}/a/{i}" for i in range(100)} | {draft.path} <= synced
+    for after in store.crash_states(20):
+        assert len(after.list_dir("/runs/c/a")) == 100

@@ -29,11 +29,8 @@ Progress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
 
 
-class Place(NamedTuple):
-    """A position in one of the outputs."""
-
-    file: int
-    offset: int
+Place = tuple[int, int]
+"""One of the outputs, and an offset in it. Plain, for there may be very many."""
 
 
 class Span(NamedTuple):
@@ -68,7 +65,8 @@ class Receipt(NamedTuple):
     """What became of one piece: where its bytes are, and one CRC-32C for each block of them."""
 
     piece: Piece
-    place: Place
+    file: int
+    offset: int
     length: int
     crcs: Sequence[int]
 
@@ -111,11 +109,10 @@ def write_pieces(
         *(lambda i=i: writing.encoded(i) for i in range(last, len(plan.pieces))),
     ]
     results = workers.run_all(tasks)
+    packed = snapshot.packed
     receipts = [
-        Receipt(
-            piece, place, piece.length, (crc32c(snapshot.packed[offset : offset + piece.length]),)
-        )
-        for piece, place, offset in zip(
+        Receipt(piece, *place, piece.length, (crc32c(packed[start : start + piece.length]),))
+        for piece, place, start in zip(
             plan.pieces[: plan.packed], places, plan.offsets.tolist(), strict=False
         )
     ]
@@ -172,7 +169,7 @@ class _Writing:
         length = span.stop - span.start
         with self.workers.carrying(length):
             data = self.content.snapshot.packed[span.start : span.stop]
-            self.outputs.write(span.place.file, span.place.offset, [data])
+            self.outputs.write(*span.place, [data])
         self.progress(length)
 
     def raw(self, job: _RawJob) -> _Part:
@@ -201,9 +198,9 @@ class _Writing:
             raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             data = encode_chunk(self.content.leaves[piece.leaf].codec, memoryview(raw))
             place = self.placing.reserve(position, len(data))
-            self.outputs.write(place.file, place.offset, [data])
+            self.outputs.write(*place, [data])
         self.progress(piece.length)
-        return Receipt(piece, place, len(data), crc_blocks(data))
+        return Receipt(piece, *place, len(data), crc_blocks(data))
 
 
 def _merge(parts: list[_Part]) -> list[Receipt]:
@@ -213,24 +210,34 @@ def _merge(parts: list[_Part]) -> list[Receipt]:
         piece = part.job.piece
         key = (piece.leaf, piece.ordinal)
         crcs = out[key].crcs if key in out else ()
-        out[key] = Receipt(piece, part.job.base, piece.length, (*crcs, *part.crcs))
+        out[key] = Receipt(piece, *part.job.base, piece.length, (*crcs, *part.crcs))
     return list(out.values())
 
 
-def chunk_table(
-    files: Sequence[str], receipts: Sequence[Receipt], nodes: Receipt | None = None
-) -> ChunkTable:
-    """All receipts as columns: the container's own bytes first, then leaf by leaf in grid order."""
+def chunk_table(files: Sequence[str], receipts: Sequence[Receipt]) -> ChunkTable:
+    """All receipts as columns, leaf by leaf in grid order."""
     rows = sorted(receipts, key=lambda r: (r.piece.leaf, r.piece.ordinal))
-    if nodes is not None:
-        rows.insert(0, nodes)
     n = len(rows)
     return ChunkTable(
         tuple(files) if rows else (),
-        np.fromiter((r.piece.leaf for r in rows), np.int64, n),
-        np.fromiter((r.piece.ordinal for r in rows), np.int64, n),
-        np.fromiter((r.place.file for r in rows), np.int64, n),
-        np.fromiter((r.place.offset for r in rows), np.int64, n),
-        np.fromiter((r.length for r in rows), np.int64, n),
+        np.fromiter([r.piece.leaf for r in rows], np.int64, n),
+        np.fromiter([r.piece.ordinal for r in rows], np.int64, n),
+        np.fromiter([r.file for r in rows], np.int64, n),
+        np.fromiter([r.offset for r in rows], np.int64, n),
+        np.fromiter([r.length for r in rows], np.int64, n),
         np.fromiter((crc for r in rows for crc in r.crcs), np.uint32),
+    )
+
+
+def with_nodes(table: ChunkTable, nodes: Receipt, files: Sequence[str]) -> ChunkTable:
+    """The table with the container's own bytes in front; `files` are all that there are."""
+    assert table.crc is not None  # noqa: S101 - we made it, with checksums
+    return ChunkTable(
+        tuple(files),
+        np.concatenate([[nodes.piece.leaf], table.leaf]),
+        np.concatenate([[nodes.piece.ordinal], table.ordinal]),
+        np.concatenate([[nodes.file], table.file]),
+        np.concatenate([[nodes.offset], table.offset]),
+        np.concatenate([[nodes.length], table.length]),
+        np.concatenate([np.array(nodes.crcs, np.uint32), table.crc]),
     )

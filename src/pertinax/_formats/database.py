@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import final
 
 import numpy as np
@@ -24,6 +24,7 @@ from pertinax._formats.data_file import (
     Receipt,
     Span,
     chunk_table,
+    with_nodes,
     write_pieces,
     writes_of,
 )
@@ -81,14 +82,13 @@ def write_database(
         others = {} if content.others is None else content.others()
         with collector_paused(len(content.leaves)):
             entries = _with_others(_entries(content.leaves, parts, driver), others)
-            database = encode_arrays(entries, outputs.names[place.file], place.offset)
-        outputs.write(place.file, place.offset, [database.nodes])
-    nodes = None
+            database = encode_arrays(entries, outputs.names[place[0]], place[1])
+        outputs.write(*place, [database.nodes])
     if database.nodes:
-        own = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
-        nodes = Receipt(own, place, own.length, crc_blocks(database.nodes))
-    whole = chunk_table(outputs.names, receipts, nodes)
-    return join_tables([whole, *parts[1:]]), {MANIFEST_FILE: database.manifest}
+        piece = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
+        nodes = Receipt(piece, *place, piece.length, crc_blocks(database.nodes))
+        parts[0] = with_nodes(own, nodes, outputs.names)
+    return join_tables(parts), {MANIFEST_FILE: database.manifest}
 
 
 def _make_data_dir(store: Store, directory: str) -> None:
@@ -109,7 +109,7 @@ def _write_part(
         receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
         content.snapshot.check()
         place = files.place_nodes()
-        outputs.write(place.file, place.offset, [])
+        outputs.write(*place, [])
     with storage_errors("write array data", directory):
         store.sync_dir(f"{directory}/d")
     return chunk_table(outputs.names, receipts)
@@ -133,7 +133,7 @@ class DataFiles:
             outputs.add(_new_name(), end - start, writes=len(spans))
         self.places = _places(plan)
         for place, array in zip(self.places[plan.packed :], content.snapshot.large, strict=False):
-            outputs.expect(place.file, writes_of(array))
+            outputs.expect(place[0], writes_of(array))
         self._tail = len(ends) - 1
         self._end = ends[-1] - plan.cuts[-1]
         outputs.expect(self._tail)  # it stays open for what comes
@@ -157,8 +157,8 @@ class DataFiles:
                 )
             offset = align(self._end, alignment or SMALL_ALIGNMENT)
             self._end = offset + length
-            place = Place(self._tail, offset)
-            self._outputs.expect(place.file, writes)
+            place = (self._tail, offset)
+            self._outputs.expect(self._tail, writes)
         if full is not None:
             self._outputs.write(full, 0, [])  # the one that it was kept open for
         return place
@@ -182,17 +182,17 @@ def _file_ends(plan: WritePlan, *, exact: bool) -> list[int]:
 
 def _spans(file: int, start: int, stop: int) -> list[Span]:
     return [
-        Span(begin, min(begin + SEGMENT_BYTES, stop), Place(file, begin - start))
+        Span(begin, min(begin + SEGMENT_BYTES, stop), (file, begin - start))
         for begin in range(start, stop, SEGMENT_BYTES)
     ]
 
 
 def _places(plan: WritePlan) -> list[Place]:
     if len(plan.cuts) == 1:
-        return [Place(0, offset) for offset in plan.offsets.tolist()]
+        return list(zip(repeat(0), plan.offsets.tolist(), strict=False))
     files = np.searchsorted(plan.cuts, plan.offsets, side="right") - 1
     inside = plan.offsets - np.array(plan.cuts)[files]
-    return [Place(*pair) for pair in zip(files.tolist(), inside.tolist(), strict=True)]
+    return list(zip(files.tolist(), inside.tolist(), strict=True))
 
 
 def encode_arrays(

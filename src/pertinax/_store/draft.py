@@ -9,6 +9,7 @@ the new one, whole. What a crash can leave besides is invisible and names its ow
 """
 
 import logging
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Literal, Self, final
 
@@ -24,6 +25,7 @@ from pertinax._store.leftovers import (
     restore_displaced,
     retire_displaced,
 )
+from pertinax._store.workers import Workers
 from pertinax.errors import CheckpointExists
 
 Exists = Literal["error", "replace", "skip"]
@@ -32,6 +34,8 @@ _LOG: Final = logging.getLogger(__name__)
 # Each try loses only to another process that published, deleted or restored the same checkpoint
 # meanwhile.
 _TRIES: Final = 3
+_MANY_DIRECTORIES: Final = 64
+_SYNC_THREADS: Final = 16
 
 
 def open_draft(store: Store, final: str, *, mode: int = 0o777, path: str | None = None) -> "Draft":
@@ -212,7 +216,19 @@ def make_dirs(store: Store, path: str) -> None:
 def _sync_tree(store: Store, path: str) -> None:
     # Walks the disk instead of a list of its own: also directories that somebody else made get
     # their sync.
+    directories = list(_directories(store, path))
+    if len(directories) <= _MANY_DIRECTORIES:
+        for one in directories:
+            store.sync_dir(one)
+        return
+    # Each sync is a wait, and file systems serve many waiting threads with one commit.
+    with Workers(_SYNC_THREADS, "pertinax-sync") as workers:
+        workers.run_all([lambda one=one: store.sync_dir(one) for one in directories])
+
+
+def _directories(store: Store, path: str) -> Iterator[str]:
+    """A directory and those below, itself last."""
     for entry in store.list_dir(path):
         if entry.is_dir:
-            _sync_tree(store, join_path(path, entry.name))
-    store.sync_dir(path)
+            yield from _directories(store, join_path(path, entry.name))
+    yield path

@@ -66,7 +66,7 @@ class KeyFiles:
 
     def __init__(self, outputs: Outputs, names: Sequence[str], content: Content) -> None:
         plan = content.plan
-        self.places = [Place(file, 0) for file in range(len(names))]
+        self.places: list[Place] = [(file, 0) for file in range(len(names))]
         self.spans: list[Span] = []
         for file, (name, piece) in enumerate(zip(names, plan.pieces, strict=True)):
             writes = 1
