@@ -90,8 +90,8 @@ def target_on(mesh: Mesh) -> dict[str, Any]:
 
 def differences(state: dict[str, Any], step: int = 0) -> list[str]:
     """The leaves of `state` whose bits, on this process's devices, are not those of that step."""
-    wrong = [name for name, array in state["arrays"].items() if not _same(name, array, step)]
-    if not _same("rows", state["layers"][0]["w"], step):
+    wrong = [name for name, array in state["arrays"].items() if not same(name, array, step)]
+    if not same("rows", state["layers"][0]["w"], step):
         wrong.append("layers/0/w")
     host = state["host"]
     if not (
@@ -103,7 +103,7 @@ def differences(state: dict[str, Any], step: int = 0) -> list[str]:
     return wrong
 
 
-def _same(name: str, array: Any, step: int) -> bool:
+def same(name: str, array: Any, step: int) -> bool:
     whole = values_of(name, step)
     if array.shape != whole.shape or array.dtype != whole.dtype:
         return False

@@ -146,6 +146,11 @@ class Inspector:
             boxes = self._whole(shape)
             sources = (value,) if boxes else ()
             return LiveLeaf(kind, dtype, shape, boxes, sources, shape, layout, impl, platform)
+        if not value.is_fully_addressable:
+            raise UnsupportedTopology(
+                f"leaf {path_text(path)!r} has parts on other processes than "
+                f"{self._topology.process}, which saves by itself: let all of them save it together"
+            )
         boxes, sources = _owned(value, shape)
         part = sharding.shard_shape(shape)
         return LiveLeaf(kind, dtype, shape, boxes, sources, part, layout, impl, platform)

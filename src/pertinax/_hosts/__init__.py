@@ -2,7 +2,7 @@
 
 from pertinax._hosts.alone import Alone, Monologue
 from pertinax._hosts.contract import Hosts, Round
-from pertinax._hosts.job import only_process, this_job
+from pertinax._hosts.job import this_job
 from pertinax._hosts.verdict import decide_for_all
 from pertinax._plan.topology import Topology
 
@@ -13,6 +13,5 @@ __all__ = [
     "Round",
     "Topology",
     "decide_for_all",
-    "only_process",
     "this_job",
 ]

@@ -11,7 +11,7 @@ from jax._src import distributed  # the only way to the client of the coordinati
 from pertinax._hosts.alone import Alone
 from pertinax._hosts.cluster import Cluster
 from pertinax._hosts.contract import Hosts
-from pertinax._plan.topology import ALONE, Topology
+from pertinax._plan.topology import Topology
 from pertinax.errors import InvalidOption, UnsupportedTopology
 
 
@@ -39,16 +39,3 @@ def this_job(*, members: Collection[int] | None = None, primary: int | None = No
             "jax.distributed.initialize() first"
         )
     return Cluster(client, topology)
-
-
-def only_process() -> Topology:
-    """The topology of a job of one process. Raises `UnsupportedTopology` if there are several.
-
-    Each of them would publish its own part as if it were the whole: no checkpoint is better.
-    """
-    if jax.process_count() > 1:
-        raise UnsupportedTopology(
-            f"this job has {jax.process_count()} processes: save with pertinax.save, which knows "
-            "them all"
-        )
-    return ALONE

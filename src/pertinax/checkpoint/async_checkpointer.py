@@ -4,6 +4,7 @@ Knows which part of a save the program waits for, and how the other part's failu
 thread and the publication are the engine's.
 """
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -14,9 +15,16 @@ from typing import Any, ClassVar, Final
 import jax
 
 from pertinax._core.pending import Pending
+from pertinax._hosts import Round
 from pertinax.checkpoint._adapt.calls import save_args_of
 from pertinax.checkpoint._adapt.meeting import Meeting
-from pertinax.checkpoint._adapt.publish import Place, abandon, choose_place, publish
+from pertinax.checkpoint._adapt.publish import (
+    Place,
+    abandon,
+    begin_round,
+    choose_place,
+    publish,
+)
 from pertinax.checkpoint._adapt.step_notes import StepNotes, background_notes
 from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint._adapt.threads import run_coroutine
@@ -107,26 +115,34 @@ class AsyncCheckpointer(Checkpointer):
         begun_ns, begun_s = time.time_ns(), time.monotonic()
         self.wait_until_finished()
         jax.monitoring.record_event("/jax/orbax/write/async/start")
-        place = choose_place(directory, force=force)
-        _LOG.info("%s save begins path=%s", teller(), place.final)
-        given = save_args_of(self._handler, args, kwargs)
-        path, result = run_coroutine(self._start(place, given))
-        futures = list(flat_futures(result))
-        number = counters.async_save_counter()
-        self._pending = Pending(
-            place.final,
-            lambda _: self._finish(path, place, futures, begun_ns, number),
-            begun_s=begun_s,
-            total_bytes=0,
-        )
+        with contextlib.ExitStack() as stack:
+            talk = stack.enter_context(
+                begin_round(self._meeting, "checkpoint", directory, self._timeout_secs)
+            )
+            place = choose_place(directory, force=force, talk=talk)
+            _LOG.info("%s save begins path=%s", teller(), place.final)
+            given = save_args_of(self._handler, args, kwargs)
+            path, result = run_coroutine(self._start(place, given, talk))
+            futures = list(flat_futures(result))
+            number = counters.async_save_counter()
+            on_thread = stack.pop_all()
+
+        def finish(_: Any) -> None:
+            with on_thread:
+                self._finish(path, place, futures, begun_ns, number, talk=talk)
+
+        self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
         _record("blocking_duration_secs", time.monotonic() - begun_s)
 
-    async def _start(self, place: Place, given: CheckpointArgs) -> tuple[TemporaryPath, Any]:
+    async def _start(
+        self, place: Place, given: CheckpointArgs, talk: Round
+    ) -> tuple[TemporaryPath, Any]:
         """The part that the program waits for, in one event loop."""
         path = await self._begin(place)
         try:
             return path, await self._handler.async_save(path.get(), args=given)
-        except BaseException:
+        except BaseException as error:
+            talk.fail(error)
             abandon(path)
             raise
 
@@ -137,6 +153,8 @@ class AsyncCheckpointer(Checkpointer):
         futures: Sequence[Future],
         begun_ns: int,
         number: str,
+        *,
+        talk: Round,
     ) -> None:
         """The background part.
 
@@ -151,12 +169,13 @@ class AsyncCheckpointer(Checkpointer):
             _wait_for_all(futures)
             _LOG.info("%s all is written writes=%d path=%s", teller(), len(futures), place.final)
             _record("commit_duration_sec", time.monotonic() - began_s)
-            self._meet("async_write_complete", place, number)
+            self._meet("async_write_complete", place, number, talk)
             if self._meeting.is_primary:
                 self._commit(path, place, begun_ns)
-            self._meet("async_commit_complete", place, number)
-        except BaseException:
+            self._meet("async_commit_complete", place, number, talk)
+        except BaseException as error:
             _LOG.exception("%s background save failed path=%s", teller(), place.final)
+            talk.fail(error)
             abandon(path)
             raise
         finally:
@@ -174,8 +193,10 @@ class AsyncCheckpointer(Checkpointer):
             callback()
         publish(path, place, self._handler, begun_ns=begun_ns)
 
-    def _meet(self, point: str, place: Place, number: str) -> None:
-        self._background.gather(point, f"{place.name}.{number}", timeout_s=self._timeout_secs)
+    def _meet(self, point: str, place: Place, number: str, talk: Round) -> None:
+        self._background.gather(
+            point, f"{place.name}.{number}", timeout_s=self._timeout_secs, talk=talk
+        )
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Wait for the save in the background, then restore.

@@ -18,6 +18,7 @@ from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.publish import (
     Place,
     abandon,
+    begin_round,
     choose_place,
     clear_for,
     find_finished,
@@ -52,6 +53,10 @@ def construct_checkpoint_args(
     Raises `TypeError` for arguments that the handler's args class does not take.
     """
     return construct_args(handler, args, kwargs, for_save=for_save)
+
+
+_PATIENCE_S: Final = 1200.0
+"""How long processes wait for one another, as Orbax does."""
 
 
 class Checkpointer(AbstractCheckpointer):
@@ -121,21 +126,23 @@ class Checkpointer(AbstractCheckpointer):
         """
         begun_ns = time.time_ns()
         jax.monitoring.record_event("/jax/orbax/write/start")
-        place = choose_place(directory, force=force)
-        _LOG.info("%s save begins path=%s", teller(), place.final)
-        given = save_args_of(self._handler, args, kwargs)
-        _LOG.debug("%s handler=%s args=%s", teller(), type(self._handler), type(given))
-        path = run_coroutine(self._begin(place))
-        try:
-            self._handler.save(path.get(), args=given)
-            self._meeting.gather("Checkpointer:save", place.name)
-            if self._meeting.is_primary:
-                self._handler.finalize(path.get())
-                publish(path, place, self._handler, begun_ns=begun_ns)
-            self._meeting.gather("Checkpointer:finalize", place.name)
-        except BaseException:
-            abandon(path)
-            raise
+        with begin_round(self._meeting, "checkpoint", directory, _PATIENCE_S) as talk:
+            place = choose_place(directory, force=force, talk=talk)
+            _LOG.info("%s save begins path=%s", teller(), place.final)
+            given = save_args_of(self._handler, args, kwargs)
+            _LOG.debug("%s handler=%s args=%s", teller(), type(self._handler), type(given))
+            path = run_coroutine(self._begin(place))
+            try:
+                self._handler.save(path.get(), args=given)
+                self._meeting.gather("Checkpointer:save", place.name, talk=talk)
+                if self._meeting.is_primary:
+                    self._handler.finalize(path.get())
+                    publish(path, place, self._handler, begun_ns=begun_ns)
+                self._meeting.gather("Checkpointer:finalize", place.name, talk=talk)
+            except BaseException as error:
+                talk.fail(error)
+                abandon(path)
+                raise
         _LOG.info("%s save is done path=%s", teller(), place.final)
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
@@ -144,14 +151,15 @@ class Checkpointer(AbstractCheckpointer):
         Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or
         does not fit.
         """
-        found = find_finished(directory)
-        _LOG.info("%s restore begins path=%s", teller(), found)
-        given = restore_args_of(self._handler, args, kwargs)
-        handler: Any = self._handler
-        if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
-            check_files(found)
-        restored = self._handler.restore(found, args=given)
-        self._meeting.gather("Checkpointer:restore", found.name)
+        with begin_round(self._meeting, "restore", directory, _PATIENCE_S) as talk:
+            found = find_finished(directory)
+            _LOG.info("%s restore begins path=%s", teller(), found)
+            given = restore_args_of(self._handler, args, kwargs)
+            handler: Any = self._handler
+            if not isinstance(handler, CompositeCheckpointHandler):  # which does it item by item
+                check_files(found)
+            restored = self._handler.restore(found, args=given)
+            self._meeting.gather("Checkpointer:restore", found.name, talk=talk)
         _LOG.info("%s restore is done path=%s", teller(), found)
         return restored
 

@@ -11,10 +11,12 @@ from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._core.seal import seal
+from pertinax._hosts import Round, decide_for_all
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
-from pertinax._store.leftovers import discard, find_visible
+from pertinax._store.leftovers import discard, find_visible, parent_of
 from pertinax.checkpoint._adapt.legacy import unwrapped
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
     CompositeCheckpointHandler,
     class_name,
@@ -52,14 +54,23 @@ class Place(NamedTuple):
         return self.final.rpartition("/")[2]
 
 
-def choose_place(directory: PathLike, *, force: bool) -> Place:
-    """Look at the directory before anything is done.
+def begin_round(meeting: Meeting, kind: str, directory: PathLike, timeout_s: float) -> Round:
+    """An operation on a checkpoint by all processes that take part."""
+    return meeting.job.begin(kind, parent_of(locate(directory)[1]), timeout_s=timeout_s)
+
+
+def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
+    """Let the primary look at the directory before anything is done.
 
     Raises `ValueError` if it is taken and `force` is false.
     """
     store, final = locate(directory)
-    if not force and find_visible(store, final) is not None:
-        raise DestinationExists(f"Destination {final} already exists: force=True replaces it")
+
+    def look() -> None:
+        if not force and find_visible(store, final) is not None:
+            raise DestinationExists(f"Destination {final} already exists: force=True replaces it")
+
+    decide_for_all(talk, "look at the destination", look, DestinationExists)
     return Place(store, final, force)
 
 

@@ -4,10 +4,11 @@ Knows `SaveArgs` and the directory that a handler is given. The plan, the bytes 
 the engine's, or those of type handlers that the program has registered.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -28,8 +29,10 @@ from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.strings import STRINGS_FILE
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.ocdbt import MANIFEST_FILE
+from pertinax._formats.parts import Exchange
 from pertinax._formats.zarr.array import METADATA_KEY
-from pertinax._hosts import only_process
+from pertinax._hosts import Round
+from pertinax._plan.topology import Topology
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
 from pertinax._store.workers import Workers
@@ -45,6 +48,7 @@ from pertinax.checkpoint._adapt.leaf_handlers import (
     sort_out,
     typestrs_of,
 )
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_held, record_written
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
@@ -89,6 +93,7 @@ def hold(
     settings: Settings = STOCK,
     *,
     names: Any = None,
+    topology: Topology,
 ) -> Held:
     """Understand `item` and hold its bytes: then the program may change what it passed in.
 
@@ -109,7 +114,7 @@ def hold(
             Flat(list(values), flat.paths, flat.root),
             _options(args, options) if save_args is not None else options,
             "hold",
-            only_process(),
+            topology,
             Elsewhere(typestrs_of(batches), given),
         )
     except UnsupportedLeaf as error:
@@ -125,16 +130,28 @@ def _has_deleted_array(flat: Flat) -> bool:
     return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in flat.leaves)
 
 
-async def begin_write(directory: PathLike, held: Held) -> "Future[None]":
-    """Let type handlers take their leaves, and write all others into `directory` on a thread.
+async def begin_write(
+    directory: PathLike, meeting: Meeting, take: Callable[[Topology], Held]
+) -> "Future[None]":
+    """Let `take` hold a tree, let type handlers take their leaves, and write all others into
+    `directory` on a thread.
 
-    When this returns, the program may change every value. The future is that of all files.
+    When this returns, the program may change every value. The future is that of all files, of all
+    processes.
     """
+    with contextlib.ExitStack() as stack:
+        talk = stack.enter_context(meeting.job.begin("item", parent_of(locate(directory)[1])))
+        return await _begin(directory, take(talk.topology), talk, stack)
+
+
+async def _begin(
+    directory: PathLike, held: Held, talk: Round, stack: contextlib.ExitStack
+) -> "Future[None]":
     store, path = locate(directory)
     content = held.content
     if held.batches:
         # Before the handlers begin: what they write must not be taken for the item before.
-        clear_item(store, path)
+        _clear(store, path, talk)
         inside = epath.Path(path)
         futures = await serialize(
             inside,
@@ -150,28 +167,51 @@ async def begin_write(directory: PathLike, held: Held) -> "Future[None]":
             check_others=held.settings.validate,
         )
     total = _written_bytes(content) + bytes_of(held.batches, held.values)
-    future = start(lambda: _write(store, path, content, held.options, total), "pertinax-write-item")
+    on_thread = stack.pop_all()
+
+    def write() -> None:
+        with on_thread:
+            _write(store, path, content, held.options, total, talk=talk)
+
+    future = start(write, "pertinax-write-item")
     record_held(total, content.facts["saved_at_ns"])
     return future
 
 
+def _clear(store: Store, path: str, talk: Round) -> None:
+    """The primary makes room for the item; all wait until it has."""
+    talk.agree("make room for the item", lambda: clear_item(store, path))
+
+
 def _write(
-    store: Store, path: str, content: ItemContent, options: SaveOptions, total_bytes: int
+    store: Store,
+    path: str,
+    content: ItemContent,
+    options: SaveOptions,
+    total_bytes: int,
+    *,
+    talk: Round,
 ) -> None:
     others = content.wait_for_others
     if others is None:
-        clear_item(store, path)
-        _write_all(store, path, content, options, total_bytes)
+        _clear(store, path, talk)
+        _write_all(store, path, content, options, total_bytes, talk=talk)
         return
     try:
-        _write_all(store, path, content, options, total_bytes)
+        _write_all(store, path, content, options, total_bytes, talk=talk)
     finally:
         # Also if our own part has failed: who gives up the directory must find nobody writing.
         others()
 
 
 def _write_all(
-    store: Store, path: str, content: ItemContent, options: SaveOptions, total_bytes: int
+    store: Store,
+    path: str,
+    content: ItemContent,
+    options: SaveOptions,
+    total_bytes: int,
+    *,
+    talk: Round,
 ) -> None:
     check_room(store, path, content.plan.total_bytes)
     last_bytes_s = time.monotonic()
@@ -179,11 +219,19 @@ def _write_all(
     def progress(_: int) -> None:
         nonlocal last_bytes_s
         last_bytes_s = time.monotonic()
+        talk.check()
 
     with Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers:
-        write_item(store, path, content, workers=workers, progress=progress)
+        write_item(
+            store, path, content, workers=workers, progress=progress, exchange=Exchange(talk)
+        )
+        talk.agree("finish the item", _nothing)
     described_s = time.monotonic() - last_bytes_s
     record_written(total_bytes, content.facts["saved_at_ns"], described_s)
+
+
+def _nothing() -> None:
+    """There is nothing to say but that it is done."""
 
 
 def _written_bytes(content: ItemContent) -> int:

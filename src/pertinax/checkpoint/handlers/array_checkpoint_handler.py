@@ -14,6 +14,7 @@ from etils import epath
 from pertinax._core.options import SaveOptions
 from pertinax.checkpoint._adapt.arrays import restore_array
 from pertinax.checkpoint._adapt.leaf_handlers import Settings
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
@@ -51,10 +52,20 @@ class ArrayCheckpointHandler(AsyncCheckpointHandler):
         options = SaveOptions(layout="directory+zarr2", taken_name=None)
         try:
             args_tree = {name: given.save_args or SaveArgs()}
-            held = hold({name: given.item}, args_tree, options, Settings(use_ocdbt=False))
+            future = await begin_write(
+                directory,
+                Meeting(),
+                lambda topology: hold(
+                    {name: given.item},
+                    args_tree,
+                    options,
+                    Settings(use_ocdbt=False),
+                    topology=topology,
+                ),
+            )
         except UnsupportedLeaf as error:
             raise TypeError(f"Unsupported type: {error}") from error
-        return [await begin_write(directory, held)]
+        return [future]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""

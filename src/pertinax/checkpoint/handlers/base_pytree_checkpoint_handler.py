@@ -17,6 +17,7 @@ from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName, layout_name
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.leaf_handlers import Settings
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.saving import begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
 from pertinax.checkpoint._adapt.telemetry import record_merged
@@ -59,6 +60,7 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         self._own_names: Callable[[Any], Any] | None = None
         if type(self).get_param_names is not BasePyTreeCheckpointHandler.get_param_names:
             self._own_names = self.get_param_names
+        self._meeting = Meeting(multiprocessing_options)
         self._layout: LayoutName = layout_name(use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
         self._settings = Settings(
             registry=type_handler_registry,
@@ -93,10 +95,16 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         )
         names = None if self._own_names is None else self._own_names(args.item)
         try:
-            held = hold(args.item, args.save_args, options, settings, names=names)
+            future = await begin_write(
+                directory,
+                self._meeting,
+                lambda topology: hold(
+                    args.item, args.save_args, options, settings, names=names, topology=topology
+                ),
+            )
         except UnsupportedLeaf as error:
             raise ValueError(f"TypeHandler lookup failed: {error}") from error
-        return [await begin_write(directory, held)]
+        return [future]
 
     def name_leaves_with(self, get_param_names: Callable[[Any], Any]) -> None:
         """Let a handler around this one decide what leaves are called."""

@@ -13,11 +13,13 @@ import numpy as np
 from etils import epath
 
 from pertinax._formats.metadata.sharding import SHARDING_FILE
+from pertinax._plan.topology import Topology
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.quiet import collector_paused
 from pertinax.checkpoint._adapt.leaf_handlers import NoTypeHandler
-from pertinax.checkpoint._adapt.saving import begin_write, hold
+from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.saving import Held, begin_write, hold
 from pertinax.checkpoint._adapt.stored import restore_flat
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs, register_with_handler
@@ -49,6 +51,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         restore_concurrent_gb: float | None = 96,
         multiprocessing_options: MultiprocessingOptions | None = None,
     ) -> None:
+        self._meeting = Meeting(multiprocessing_options)
         self._impl = PyTreeCheckpointHandler(
             save_concurrent_gb=save_concurrent_gb,
             restore_concurrent_gb=restore_concurrent_gb,
@@ -71,14 +74,18 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
             raise ValueError("Must provide item to save")
         if given.save_args is not None:
             _check_aggregate(given.save_args)
-        try:
-            held = hold(given.item, given.save_args)
-        except (UnsupportedLeaf, NoTypeHandler) as error:
-            raise ValueError(f"Unsupported type: {error}") from error
-        for leaf, value in zip(held.content.leaves, held.values, strict=True):
-            if not isinstance(value, _TARGETS):
-                raise _unsupported(type(value), leaf.path, "saved")
-        return [await begin_write(directory, held)]
+
+        def take(topology: Topology) -> Held:
+            try:
+                held = hold(given.item, given.save_args, topology=topology)
+            except (UnsupportedLeaf, NoTypeHandler) as error:
+                raise ValueError(f"Unsupported type: {error}") from error
+            for leaf, value in zip(held.content.leaves, held.values, strict=True):
+                if not isinstance(value, _TARGETS):
+                    raise _unsupported(type(value), leaf.path, "saved")
+            return held
+
+        return [await begin_write(directory, self._meeting, take)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the files."""
