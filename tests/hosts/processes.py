@@ -61,7 +61,7 @@ class Job:
         """Wait until a process has called `tell(name)`."""
         while not (self._folder / f"told-{name}").exists():
             assert time.monotonic() < self._end_s, f"nobody told {name}"
-            assert any(p.is_alive() for p in self._processes), "all have ended"
+            assert any(p.is_alive() for p in self._processes), self.end()
             multiprocessing.connection.wait([p.sentinel for p in self._processes], timeout=0.02)
 
     def end(self) -> list[Ended]:

@@ -44,7 +44,7 @@ class Meeting:
         Where every process is its own leader, each saves what it holds, by itself. Raises
         `InvalidOption` if the leader, or this process, does not take part.
         """
-        if multihost.should_skip_process_sync():
+        if multihost.should_skip_process_sync() or jax.process_count() == 1:
             return Alone()
         me = jax.process_index()
         if self._options.primary_host is None:
