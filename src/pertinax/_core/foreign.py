@@ -14,10 +14,8 @@ from pertinax._core.options import LoadOptions
 from pertinax._formats.item import write_file
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger, vouched_files
 from pertinax._formats.manifest import FileRecord
-from pertinax._formats.merged import merge_item
 from pertinax._formats.metadata.commit import COMMIT_FILE
 from pertinax._formats.metadata.step_metadata import STEP_FILE
-from pertinax._formats.ocdbt import MANIFEST_FILE, PROCESS_PREFIX, process_databases
 from pertinax._formats.vouching import vouch
 from pertinax._store.contract import Store
 
@@ -49,6 +47,9 @@ def merge_late(store: Store, directory: str, *, validate: bool) -> None:
 
     Without such nothing is done. Raises `ValueError` as `merge_item` does.
     """
+    from pertinax._formats.merged import merge_item
+    from pertinax._formats.ocdbt import MANIFEST_FILE, PROCESS_PREFIX, process_databases
+
     names = [entry.name for entry in store.list_dir(directory) if entry.is_dir]
     if not process_databases(names):
         return

@@ -4,7 +4,7 @@ Knows how checkpoints are told apart and which files vouch for which. Knows noth
 targets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -36,12 +36,27 @@ DEFAULT_ITEM = "default"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A checkpoint that was found: `directory` holds the item, `path` is what people call it."""
+    """A checkpoint that was found: `directory` holds the item, `path` is what people call it.
+
+    `second` has what the manifest describes and its chunks do not have.
+    """
 
     store: Store
     path: str
     directory: str
     manifest: Manifest
+    second: "SecondReading | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondReading:
+    """The same item by Orbax's account: for some leaves of ours, by position, their position there.
+
+    Nothing vouches for its chunks but the ledger, for whole files.
+    """
+
+    opened: Opened
+    leaves: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +206,12 @@ def open_item(
             raise CorruptCheckpoint(
                 "the ledger of a step stands where that of an item should", file=LEDGER_FILE
             )
-        return Opened(store, path, directory, manifest)
+        opened = Opened(store, path, directory, manifest)
+        if any(leaf.typestr is not None for leaf in manifest.leaves):
+            from pertinax._core.second_reading import with_second_reading
+
+            return with_second_reading(opened)
+        return opened
     manifest = read_foreign(store, directory, aggregate_file=aggregate_file)
     return Opened(store, path, directory, manifest)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pertinax._core.casts import cast_array, family
 from pertinax._core.fetch import Fetcher, Request
-from pertinax._core.open import Opened
+from pertinax._core.open import Opened, SecondReading
 from pertinax._core.options import LoadOptions
 from pertinax._device.place import BoxesWanted, Parts, place, view_as
 from pertinax._device.snapshot import fresh_buffer
@@ -40,11 +40,19 @@ def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> 
     manifest = opened.manifest
     out: list[Any] = [None] * len(orders)
     stored: list[int] = []
+    elsewhere: list[int] = []
     for i, order in enumerate(orders):
         if manifest.leaves[order.leaf].codec == "none":
             out[i] = manifest.values[order.leaf]
+        elif opened.second is not None and order.leaf in opened.second.leaves:
+            elsewhere.append(i)
         else:
             stored.append(i)
+    if elsewhere and opened.second is not None:
+        moved = [orders[i] for i in elsewhere]
+        values = _carry_out_elsewhere(opened, opened.second, moved, options)
+        for i, value in zip(elsewhere, values, strict=True):
+            out[i] = value
     with Fetcher(
         opened.store, opened.directory, manifest, use_map=options.mmap, threads=options.threads
     ) as fetcher:
@@ -53,6 +61,18 @@ def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> 
             for i, value in zip(group, values, strict=True):
                 out[i] = value
     return out
+
+
+def _carry_out_elsewhere(
+    opened: Opened, second: SecondReading, orders: Sequence[Order], options: LoadOptions
+) -> list[Any]:
+    """Only whole files are vouched for there: they are checked first, all of them."""
+    # Few items need it, and none that the front door has written.
+    from pertinax._core.foreign import check_before_others_read
+
+    check_before_others_read(opened, frozenset())
+    moved = [Order(second.leaves[order.leaf], order.wish) for order in orders]
+    return carry_out(second.opened, moved, options)
 
 
 def _groups(

@@ -552,6 +552,58 @@ def test_what_a_subclass_writes_later_is_vouched_for_as_well(tmp_path: Path):
     assert not pertinax.verify(tmp_path / "a", on_damage="report").ok
 
 
+@layouts
+def test_what_is_stored_in_the_stock_way_is_read_through_the_front_door_as_well(
+    tmp_path: Path, layout: Any
+):
+    registry = with_stock(
+        ocp,
+        (np.ndarray, negating(th.NumpyHandler)),
+        (int, negating(th.ScalarHandler)),
+        (jax.Array, negating(th.ArrayHandler)),
+        (str, LoudHandler()),
+        (Point, point_handler()),
+    )
+    value = {"n": np.arange(5000.0), "i": 3, "j": sharded(PartitionSpec("a")), "s": "hey"}
+    with checkpointer(registry, **layout) as saver:
+        saver.save(tmp_path / "a", {**value, "p": Point(1, 2)})
+    about = {leaf.path: leaf.text for leaf in pertinax.describe(tmp_path / "a").leaves}
+    assert about == {
+        "n": "f64[5000]",
+        "i": "int (i64)",
+        "j": "f32[8,4]",
+        "s": "str",
+        "p": "foreign Point",
+    }
+    found = pertinax.load(tmp_path / "a", select=list(value), sharding="stored")
+    assert found["n"].tolist() == (-value["n"]).tolist()
+    assert (found["i"], found["s"]) == (-3, "HEY")
+    assert np.array_equal(found["j"], -value["j"])
+    assert found["j"].sharding.spec == PartitionSpec("a")
+    target = {"n": np.zeros(5000), "i": 0, "j": jnp.zeros((8, 4)), "s": "", "p": Point(0, 0)}
+    del target["p"]
+    into = pertinax.load(tmp_path / "a", target, extra="ignore")
+    assert into["n"].tolist() == (-value["n"]).tolist()
+    files = [*(tmp_path / "a").glob("ocdbt.process_0/d/*"), *(tmp_path / "a").glob("n/**/*")]
+    for file in (path for path in files if path.is_file()):
+        good = file.read_bytes()
+        file.write_bytes(good[:20] + bytes([good[20] ^ 1]) + good[21:])
+        with pytest.raises(errors.CorruptCheckpoint):
+            pertinax.load(tmp_path / "a", select="n")
+        file.write_bytes(good)
+
+
+def test_arrays_under_another_key_stay_with_their_handler(tmp_path: Path):
+    registry = with_stock(ocp, (np.ndarray, th.NumpyHandler(".own")))
+    with checkpointer(registry) as saver:
+        saver.save(tmp_path / "a", {"n": np.arange(3), "i": 1})
+        assert saver.restore(tmp_path / "a")["n"].tolist() == [0, 1, 2]
+    assert pertinax.describe(tmp_path / "a").leaves[0].text == "foreign np.ndarray"
+    assert pertinax.load(tmp_path / "a", select="i") == {"i": 1}
+    with pytest.raises(errors.UnsupportedLeaf, match=r"np\.ndarray"):
+        pertinax.load(tmp_path / "a")
+
+
 def test_a_plain_tree_is_untouched_by_all_this(tmp_path: Path):
     """One fast path: neither TensorStore nor a second look at files for leaves of the engine."""
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=with_stock(ocp))
