@@ -14,7 +14,7 @@ catch:
     ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
     ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
     ├── InvalidOption(ValueError)                an option value that means nothing
-    ├── UnsupportedTopology(NotImplementedError) processes that cannot act as one job
+    ├── UnsupportedTopology(NotImplementedError) processes that cannot act as one
     ├── PeerFailed(RuntimeError)                 another process of the job failed
     ├── PeerAbsent(TimeoutError)                 another process of the job did not come
     ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
