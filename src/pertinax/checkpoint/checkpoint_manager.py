@@ -41,6 +41,7 @@ from pertinax.checkpoint._adapt.manager_options import (
 from pertinax.checkpoint._adapt.metrics import plain_metrics
 from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
+from pertinax.checkpoint._adapt.telemetry import record_stage
 from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.abstract_checkpoint_manager import AbstractCheckpointManager
 from pertinax.checkpoint.abstract_checkpointer import AbstractCheckpointer
@@ -53,7 +54,7 @@ from pertinax.checkpoint.logging.abstract_logger import AbstractLogger
 from pertinax.checkpoint.logging.standard_logger import StandardLogger
 from pertinax.checkpoint.logging.step_statistics import RestoreStepStatistics, SaveStepStatistics
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
-from pertinax.errors import CheckpointNotFound
+from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
 
 __all__ = [
     "DEFAULT_ITEM_NAME",
@@ -299,9 +300,7 @@ class CheckpointManager(AbstractCheckpointManager):
         stats.wait_for_prev_start_time = time.time()
         self._finalizer.wait(settle=True)
         stats.wait_for_prev_duration_secs = time.time() - stats.wait_for_prev_start_time
-        jax.monitoring.record_event_duration_secs(
-            "/jax/checkpoint/write/wait_for_prev_duration_secs", stats.wait_for_prev_duration_secs
-        )
+        record_stage("wait_for_prev_duration_secs", stats.wait_for_prev_duration_secs)
 
     def _check_metrics(self, metrics: Any) -> Any:
         """Metrics as JSON has them; what is wrong with them is said before anything is written."""
@@ -328,9 +327,8 @@ class CheckpointManager(AbstractCheckpointManager):
         work = SavedWork(self._known.infos, counts=stats.reached_preemption)
         doomed = self._known.begin(step, metrics)
         stats.get_old_steps_duration_secs = time.time() - begun
-        jax.monitoring.record_event_duration_secs(
-            "/jax/checkpoint/write/get_old_steps_duration_secs", stats.get_old_steps_duration_secs
-        )
+        record_stage("get_old_steps_duration_secs", stats.get_old_steps_duration_secs)
+        record_stage("old_steps_examined_count", len(self._known.infos) + len(doomed))
         stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
             self._finalize(step, doomed, work)
@@ -356,9 +354,7 @@ class CheckpointManager(AbstractCheckpointManager):
             if self._removal.remove(self._places.known(old)):
                 self._known.left(old)
         self._known.settle()
-        jax.monitoring.record_event_duration_secs(
-            "/jax/checkpoint/write/remove_steps_duration_secs", time.time() - begun
-        )
+        record_stage("remove_steps_duration_secs", time.time() - begun)
         _LOG.info("%s save is done path=%s", teller(step), self._places.new(step))
 
     # ----------------------------------------------------------------------------------- restoring
@@ -424,8 +420,10 @@ class CheckpointManager(AbstractCheckpointManager):
         store, path = locate(self._places.known(plain_step(step)))
         try:
             return read_metrics(store, path)
-        except CheckpointNotFound:
-            _LOG.warning("there are no metrics of step=%d: it is not there", step)
+        except (CheckpointNotFound, CorruptCheckpoint) as error:
+            if store.stat(f"{path}/{METRIC_ITEM_NAME}/{METRIC_ITEM_NAME}") is not None:
+                raise
+            _LOG.warning("there are no metrics of step=%d: %s", step, error)
             return None
 
     # ------------------------------------------------------------------------- the end of one thing

@@ -290,6 +290,7 @@ def every_host(ocp):
     return ocp.CheckpointManagerOptions(multiprocessing_options=alone)
 
 
+@pytest.mark.row("R272")
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_contradictions_are_refused(ours, root, case):
     with pytest.raises(ValueError, match=r"."):
@@ -358,6 +359,7 @@ def test_old_calls_reach_an_item_that_args_have_named(ocp, root):
         assert same(manager.restore(0, items=tree()), tree(1))
 
 
+@pytest.mark.row("R148")
 def test_the_timeout_of_old_checkpointers_is_kept(ours, root):
     def timeout(options=None, **seconds):
         both = {

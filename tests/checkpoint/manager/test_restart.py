@@ -71,6 +71,7 @@ def test_read_only_does_not_tidy(ours, root):
     assert names(root) == ["0.orbax-checkpoint-tmp-1"]
 
 
+@pytest.mark.row("R153")
 def test_two_managers_see_each_other_after_a_reload(ours, root):
     with ours.CheckpointManager(root) as first, ours.CheckpointManager(root) as second:
         first.save(0, args=ours.args.StandardSave(tree()))
@@ -96,9 +97,11 @@ def test_a_failing_constructor_gives_everything_back(ours, root):
     assert threading.active_count() == before
 
 
+@pytest.mark.row("R004", "R122")
 def test_where_names_cannot_change_a_marker_says_what_is_whole(ours, root, monkeypatch):
     monkeypatch.setattr(ours.step, "is_gcs_path", lambda _path: True)
     (root / "0").mkdir(parents=True)
+    (root / "0" / "stale").touch()
     with ours.CheckpointManager(root) as manager:
         assert manager.all_steps() == []
         with pytest.raises(ValueError, match="Found incomplete checkpoint"):
@@ -107,4 +110,9 @@ def test_where_names_cannot_change_a_marker_says_what_is_whole(ours, root, monke
         assert same(manager.restore(0), tree(1))
         manager.reload()
         assert manager.all_steps() == [0]
-    assert (root / "0" / ours.step._COMMIT_SUCCESS_FILE).exists()
+        assert not (root / "0" / "stale").exists()
+        marker = root / "0" / ours.step._COMMIT_SUCCESS_FILE
+        assert ours.step.is_checkpoint_finalized(marker.parent)
+        marker.unlink()
+        with pytest.raises(ValueError, match="Found incomplete checkpoint"):
+            manager.restore(0)

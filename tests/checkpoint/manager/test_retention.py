@@ -67,6 +67,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.row("R061")
 @pytest.mark.parametrize(("options", "steps", "metrics", "expected"), EXAMPLES)
 def test_worked_examples(ocp, root, options, steps, metrics, expected):
     with (

@@ -54,6 +54,7 @@ def test_force_saves_whatever_the_interval_says(ocp, root):
         assert list(manager.all_steps()) == [0, 2, 4, 5]
 
 
+@pytest.mark.row("R214")
 def test_a_function_decides_instead_of_the_intervals(ocp, root):
     asked = []
 
@@ -101,6 +102,7 @@ def test_an_interval_of_zero_leaves_the_extra_steps(ours, root):
 # ----------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.row("R215")
 def test_a_saved_step_never_changes(ocp, root):
     from importlib import import_module
 
@@ -189,6 +191,7 @@ def test_a_step_may_be_any_integer(ocp, root, kind):
 # -------------------------------------------------------------------------------------- the options
 
 
+@pytest.mark.row("R126")
 def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
     chosen = options(ours, read_only=True, max_to_keep=3, save_on_steps=[1], create=True)
     neutral = (chosen.save_interval_steps, chosen.max_to_keep, chosen.create, chosen.save_on_steps)
@@ -231,6 +234,7 @@ def test_best_mode_is_checked_again_by_the_manager(ours, root):
         ours.CheckpointManager(root, options=chosen)
 
 
+@pytest.mark.row("R055")
 def test_a_missing_root_is_made_unless_told_otherwise(ours, root):
     ocp = ours
     with pytest.raises(ValueError, match="does not exist"):
@@ -241,6 +245,7 @@ def test_a_missing_root_is_made_unless_told_otherwise(ours, root):
         assert isinstance(manager.directory, pathlib.Path | os.PathLike)
 
 
+@pytest.mark.row("R037")
 @pytest.mark.parametrize(
     ("prefix", "length", "name"),
     [(None, None, "3"), ("ckpt", None, "ckpt_3"), (None, 6, "000003"), ("a_b", 4, "a_b_0003")],
@@ -276,6 +281,7 @@ def test_a_format_of_several_names(ours, root):
             manager.restore(9)
 
 
+@pytest.mark.row("R220")
 def test_permission_bits_reach_steps_and_items(ours, root):
     umask = os.umask(0)
     try:
@@ -322,6 +328,7 @@ def test_a_name_that_is_taken_in_the_trash_harms_nothing(ours, root):
     assert names(root / "trash") == ["1", "1.1"]
 
 
+@pytest.mark.row("R019")
 def test_delete(ours, root):
     with ours.CheckpointManager(root) as manager:
         save(ours, manager, 0)
@@ -341,6 +348,7 @@ def test_delete_takes_the_step_and_not_a_leftover_of_its_name(ours, root):
         assert names(root) == ["0.orbax-checkpoint-tmp-17"]
 
 
+@pytest.mark.row("R052")
 def test_leftovers_are_neither_listed_nor_in_the_way_and_go_on_demand(ours, root):
     leftover = root / "5.orbax-checkpoint-tmp-3"
     leftover.mkdir(parents=True)
@@ -449,6 +457,7 @@ def test_metadata_of_a_root_is_written_once(ours, root):
         assert list(manager.all_steps()) == [0]
 
 
+@pytest.mark.row("R121")
 def test_metadata_of_a_root_that_has_none(ours, root):
     with ours.CheckpointManager(root) as manager:
         assert manager.metadata() == {}

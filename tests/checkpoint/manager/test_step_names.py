@@ -35,6 +35,7 @@ def make(base, *directories):
         (base / name).mkdir()
 
 
+@pytest.mark.row("R168")
 @pytest.mark.parametrize(
     ("prefix", "length", "name"),
     [
@@ -49,6 +50,7 @@ def test_names_are_built(step, prefix, length, name):
     assert plain(step, prefix, length).build_name(23) == name
 
 
+@pytest.mark.row("R169")
 @pytest.mark.parametrize(
     ("length", "found"), [(None, ["0", "1", "10", "100"]), (2, ["00", "01", "10", "100"])]
 )
@@ -73,14 +75,17 @@ def test_formats_are_values(ours):
     assert isinstance(ours.standard_name_format(), ours.NameFormat)
 
 
+@pytest.mark.row("R169", "R193", "R206")
 def test_one_step_is_found_or_the_error_tells_where_it_was_sought(step, base):
     make(base, "run_05")
     found = plain(step, "run", 2).find_step(base, 5)
     assert (found.step, found.path) == (5, base / "run_05")
+    make(base, "run_06.orbax-checkpoint-tmp-1")  # of an unfinished save: no step
     with pytest.raises(ValueError, match=r"run_06"):
         plain(step, "run", 2).find_step(base, 6)
 
 
+@pytest.mark.row("R191")
 def test_several_formats_are_read_and_one_is_written(step, base):
     old, new = step.standard_name_format(), plain(step, "s", 3)
     both = step.composite_name_format(new, [new, old])
@@ -121,6 +126,15 @@ def test_other_names_have_no_number(ours, name):
         ours.step_from_checkpoint_name(name)
 
 
+@pytest.mark.row("R210")
+def test_a_format_has_three_methods(step):
+    for made in (step.standard_name_format(), step.NameFormat):
+        for name in ("build_name", "find_all", "find_step"):
+            assert callable(getattr(made, name))
+        assert not hasattr(made, "build_metadata")
+        assert not hasattr(made, "find_metadata")
+
+
 def test_the_directory_of_an_item(step):
     directory = step.get_save_directory(555, "dir", "params", "foo", step_format_fixed_length=8)
     assert directory == epath.Path("dir/foo_00000555/params")
@@ -129,11 +143,14 @@ def test_the_directory_of_an_item(step):
         step.get_save_directory(1, None)
 
 
+@pytest.mark.row("R199", "R200")
 def test_the_latest_step_and_the_step_of_a_path(step, base):
     chosen = step.standard_name_format()
     assert step.latest_step_metadata(base, chosen) is None
     make(base, "3", "20", "100")
-    assert step.latest_step_metadata(base, chosen).step == 100
+    latest = step.latest_step_metadata(base, chosen)
+    assert (latest.step, latest.path) == (100, base / "100")
+    assert latest.commit_timestamp.timestamp() == pytest.approx((base / "100").stat().mtime)
     assert step.step_metadata_of_checkpoint_path(base / "20", chosen).step == 20
     with pytest.raises(ValueError, match="Failed to resolve step metadata of checkpoint path"):
         step.step_metadata_of_checkpoint_path(base / "21", chosen)
@@ -197,7 +214,7 @@ def test_steps_of_a_directory(ours, base):
         ours.checkpoint_steps(base / "none")
 
 
-@pytest.mark.row("R204")
+@pytest.mark.row("R028", "R204")
 def test_old_programs_find_these_functions_among_the_utils(ours, base):
     from pertinax.checkpoint import utils
 

@@ -182,3 +182,16 @@ def test_the_callback_commits(tmp_path: Path):
     path = made(AtomicRenameTemporaryPath, place(tmp_path))
     on_commit_callback(path, checkpoint_start_time=0.0)
     assert place(tmp_path).exists()
+
+
+@pytest.mark.row("R209")
+def test_processes_that_cannot_ask_each_other_count_and_one_alone_signs(tmp_path: Path):
+    def names() -> list[str]:
+        made = (AtomicRenameTemporaryPath.from_final(place(tmp_path)) for _ in range(20))
+        return [path.get().name.removeprefix("it" + atomicity.TMP_DIR_SUFFIX) for path in made]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jax.process_count", lambda: 2)
+        numbers = [int(name) for name in names()]
+    assert numbers == list(range(numbers[0], numbers[0] + 20))
+    assert len(set(names())) == 20  # and nobody else has them: see tests/store

@@ -7,6 +7,7 @@ the disk says.
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,7 @@ from pertinax.checkpoint._adapt.manager_options import (
     retention_of,
 )
 from pertinax.checkpoint._adapt.retention import best_record
+from pertinax.checkpoint._adapt.telemetry import record_listed
 from pertinax.checkpoint.path import step as step_lib
 
 _EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
@@ -88,7 +90,9 @@ class KnownSteps:
         """Look at the disk again. Raises `ValueError` if there is no root."""
         if self._store.stat(self._root) is None:
             raise ValueError(f"Path {self._directory} does not exist.")
+        begun_s = time.monotonic()
         found = list(_read(self._directory, self._options))
+        record_listed(time.monotonic() - begun_s)
         with self._lock:
             leaving = {info.step for info in self._leaving}
             self._infos[:] = [info for info in found if info.step not in leaving]

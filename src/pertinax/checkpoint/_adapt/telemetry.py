@@ -43,6 +43,17 @@ def record_merged(duration_s: float) -> None:
     jax.monitoring.record_event_duration_secs(name, duration_s)
 
 
+def record_stage(name: str, value: float) -> None:
+    """How long a manager's save was busy with one thing, in seconds; or a count."""
+    jax.monitoring.record_event_duration_secs(_WRITE + name, value)
+
+
+def record_listed(duration_s: float) -> None:
+    """A manager has looked at all of its steps."""
+    name = _READ + "load_all_step_metadata_duration_secs"
+    jax.monitoring.record_event_duration_secs(name, duration_s)
+
+
 def record_deprecated(what: str) -> None:
     """A program, or a checkpoint, uses a way that newer ones do not."""
     jax.monitoring.record_event(f"/jax/orbax/deprecation/{what}")
