@@ -95,12 +95,38 @@ def _save_on_some(root: str) -> Any:
     return pertinax.load(f"{root}/some", select="host/**")["host"]["table"].tolist()
 
 
+@pytest.mark.row("R178")
 def test_some_of_the_processes_with_a_leader_of_their_own(tmp_path: Path) -> None:
     answers = processes.run(
         _save_on_some, 4, str(tmp_path / "run"), folder=tmp_path / "job", devices=2
     )
     assert answers == [None, [2, 2], [2, 2], None]
     assert pertinax.verify(tmp_path / "run" / "some").ok
+
+
+def _save_what_is_mine(root: str) -> Any:
+    mine = jax.numpy.ones(3)  # on this process's own device
+    with (
+        pytest.raises(ValueError, match="host local") as caught,
+        ocp.PyTreeCheckpointer() as checkpointer,
+    ):
+        checkpointer.save(f"{root}/mine", {"mine": mine})
+    every = ocp.utils.fully_replicated_host_local_array_to_global_array(mine)
+    ocp.PyTreeCheckpointer().save(f"{root}/all", {"all": every})
+    return str(caught.value)
+
+
+@pytest.mark.row("R057")
+def test_an_array_of_one_process_is_a_value_error_that_names_the_way_out(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    first, second = processes.run(
+        _save_what_is_mine, 2, str(root), folder=tmp_path / "job", devices=1
+    )
+    for told in (first, second):
+        assert "host local arrays" in told
+        assert "fully_replicated_host_local_array_to_global_array" in told
+    assert pertinax.load(root / "all")["all"].tolist() == [1, 1, 1]
+    assert os.listdir(root) == ["all"]
 
 
 def _fail_on_one(root: str) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import pertinax
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._store.local import LocalStore
 from pertinax.testing import FaultyStore
 from tests.hosts import processes, states
@@ -33,6 +34,7 @@ def _load(path: str, turned: bool) -> list[str]:
     return states.differences(loaded)
 
 
+@pytest.mark.row("R114")
 @pytest.mark.parametrize(("savers", "devices", "loaders"), [(2, 2, 4), (4, 2, 2), (3, 2, 1)])
 def test_saved_by_some_loaded_by_others(
     tmp_path: Path, savers: int, devices: int, loaders: int
@@ -73,6 +75,21 @@ def _save_replicated(path: str) -> None:
 
 def _numbers() -> np.ndarray[Any, Any]:
     return np.arange(1024 * 1024, dtype=np.float32).reshape(1024, 1024)
+
+
+@pytest.mark.row("R080")
+def test_host_arrays_are_those_of_the_primary_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    processes.run(_save_host_arrays, 3, str(path), folder=tmp_path / "job")
+    (one_file,) = (path / "d").iterdir()
+    ledger = decode_ledger((path / LEDGER_FILE).read_bytes())
+    assert ledger.chunks.files == (f"d/{one_file.name}",)
+    assert pertinax.load(path) == {"who": 0, "many": [0, 0]}
+
+
+def _save_host_arrays(path: str) -> None:
+    me = jax.process_index()
+    pertinax.save(path, {"who": me, "many": [np.float32(me), np.int8(me)]})
 
 
 def test_replicas_share_the_writing(tmp_path: Path) -> None:
