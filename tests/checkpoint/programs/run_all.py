@@ -19,6 +19,7 @@ NAMES = (
     "checkpointers",
     "futures",
     "items",
+    "leaf_types",
     "mappings",
     "monitored",
     "registries",

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import pytest
 
+from pertinax.checkpoint.type_handlers import GLOBAL_TYPE_HANDLER_REGISTRY as REGISTRY
+
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "told_by_orbax_0_8.json"
 OLD = Path(__file__).parents[3] / ".venv-orbax-0.8" / "bin" / "python"
@@ -33,6 +35,9 @@ def ours(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(sys, "argv", [name, str(root)])
     import saying  # pyright: ignore[reportMissingImports] - of this folder
 
+    # A program may register type handlers for itself.
+    entries = list(REGISTRY._type_registry)
+    monkeypatch.setattr(REGISTRY, "_type_registry", entries)
     scope: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

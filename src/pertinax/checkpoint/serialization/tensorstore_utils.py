@@ -167,7 +167,7 @@ def build_zarr_shard_and_chunk_metadata(
 
     Each stored object holds one chunk, in version 3 of Zarr too: `shard_shape` does not show.
     """
-    shape, chunk = [int(n) for n in global_shape], [int(n) for n in chunk_shape]
+    shape, chunk = tuple(map(int, global_shape)), tuple(map(int, chunk_shape))
     if not use_zarr3:
         return {"shape": shape, "chunks": chunk, "compressor": {"id": "zstd"}}
     endian: JsonSpec = {"name": "bytes", "configuration": {"endian": "little"}}

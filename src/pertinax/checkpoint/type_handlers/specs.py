@@ -67,13 +67,15 @@ def get_json_tspec_write(
     metadata_key: str | None = None,
     arg: SaveArgs | None = None,
 ) -> JsonSpec:
-    """What to open for writing an array in pieces of `local_shape`.
+    """What to open for writing an array of `dtype` in pieces of `local_shape`.
 
-    `get_cast_tspec_serialize` adds the dtype. Raises `ValueError` as `get_json_tspec_read` does.
+    Chunks are measured in `dtype`, whatever `arg` says of another; `get_cast_tspec_serialize` adds
+    both. Raises `ValueError` as `get_json_tspec_read` does.
     """
+    limit = None if arg is None else SaveArgs(chunk_byte_size=arg.chunk_byte_size)
     spec = array_write_spec(
         info,
-        arg,
+        limit,
         global_shape=global_shape,
         local_shape=local_shape,
         dtype=dtype,
@@ -81,7 +83,6 @@ def get_json_tspec_write(
         process_index=process_index,
         metadata_key=metadata_key,
     ).json
-    spec = spec.get("base", spec)
     return {key: value for key, value in spec.items() if key != "dtype"}
 
 
