@@ -6,9 +6,9 @@ directory becomes visible (`_store.draft`) nor of several items in one checkpoin
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import file_crc
@@ -54,6 +54,18 @@ _ORBAX_TYPES: Mapping[str, str] = {
 }
 
 
+class Others(Protocol):
+    """Who writes into the directory of an item beside us. Both may be called again."""
+
+    def wait(self) -> None:
+        """Return when what they write on this process is written; raises what kept them from it."""
+        ...
+
+    def finish(self) -> None:
+        """Let them add to what is written now by all processes. Called on the primary."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ItemContent:
     """Everything that goes into one item.
@@ -66,9 +78,8 @@ class ItemContent:
         layout: in which files, and in which dialect of Zarr.
         facts: what else the ledger shall tell.
         beside: small files that belong to the item as well (name -> content).
-        wait_for_others: returns when all others who write into the item's directory have done so,
-            or raises what kept them from it; None: nobody else does.
-        check_others: whether arrays in the databases of others must be whole.
+        others: who else writes into the item's directory; None: nobody does.
+        check_others: whether arrays in their databases must be whole.
     """
 
     root: Node
@@ -81,7 +92,7 @@ class ItemContent:
     layout: Layout = DEFAULT_LAYOUT
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-    wait_for_others: Callable[[], None] | None = None
+    others: Others | None = None
     check_others: bool = True
 
 
@@ -103,9 +114,12 @@ def write_item(
     """
     files = dict(content.beside)
     table = chunk_table((), ())
-    if content.wait_for_others is not None and not exchange.talk.topology.is_primary:
-        content.wait_for_others()
-    if any(leaf.codec != "none" for leaf in content.leaves) or _others(store, directory, content):
+    together = content.others is not None and not exchange.talk.topology.alone
+    if together:
+        _meet_others(content, exchange)
+    has_arrays = any(leaf.codec != "none" for leaf in content.leaves)
+    # All processes must come to the same answer, whatever each can see by now.
+    if has_arrays or (together and _merges(content)) or _others(store, directory, content):
         table, arrays = _write_arrays(
             store, directory, content, workers, progress, exchange=exchange
         )
@@ -114,15 +128,16 @@ def write_item(
         return None
     with collector_paused(len(content.leaves)):
         beside = sidecars(content)
-    if content.wait_for_others is not None:
-        content.wait_for_others()
+    if content.others is not None:
+        content.others.wait()
+        content.others.finish()
         beside |= _with_those_of_others(store, directory, beside)
     if any(name.startswith(f"{ARRAY_METADATAS_DIR}/") for name in beside):
         with storage_errors("make a directory", directory):
             store.make_dir(f"{directory}/{ARRAY_METADATAS_DIR}")
     files |= beside
     records = [FileRecord(name, len(data), file_crc(data)) for name, data in sorted(files.items())]
-    if content.wait_for_others is not None:
+    if content.others is not None:
         # The publisher's notes may lie here already, and change until the end.
         records += vouch(store, directory, {*table.files, *files, STEP_FILE, COMMIT_FILE})
     facts = {"save_id": uuid.uuid4().hex, **content.facts}
@@ -186,13 +201,32 @@ def _write_arrays(
     )
 
 
+def _merges(content: ItemContent) -> bool:
+    """Whether databases of others become part of the item's; without one there is nothing to be
+    part of.
+    """
+    return content.layout.container == "ocdbt"
+
+
+def _meet_others(content: ItemContent, exchange: Exchange) -> None:
+    """Wait until others have written what they write on every process."""
+    if content.others is not None:
+        content.others.wait()
+        exchange.talk.collect(f"others {exchange.item}".rstrip(), None, _nothing)
+
+
+def _nothing(_: Mapping[int, Any]) -> None:
+    """It is enough that all are here."""
+
+
 def _others(store: Store, directory: str, content: ItemContent) -> Mapping[bytes, Any]:
     """What others say in databases that they have written into the item, once they have."""
-    if content.wait_for_others is None or content.layout.container != "ocdbt":
+    if content.others is None or not _merges(content):
         return {}
     from pertinax._formats.merged import check_whole, entries_of_others, reading
 
-    content.wait_for_others()
+    content.others.wait()
+    content.others.finish()
     found = entries_of_others(store, directory)
     if content.check_others and content.layout.driver == "zarr":
         check_whole(found, reading(store, directory))

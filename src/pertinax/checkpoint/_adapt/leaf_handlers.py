@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast, final
 
 import numpy as np
 from etils import epath
@@ -219,26 +219,32 @@ def wait_for_all(futures: Sequence[Future]) -> list[BaseException]:
     return failures
 
 
-def finishing(
-    futures: Sequence[Future], batches: Sequence[Batch], directory: epath.Path
-) -> Callable[[], None]:
-    """A function that waits until all handlers have finished, and raises the first failure.
+@final
+class HandlersAtWork:
+    """Handlers that have begun to write, as `_formats.item.Others`."""
 
-    It may be called again, and says the same then.
-    """
-    failures: list[BaseException] | None = None
+    def __init__(
+        self, futures: Sequence[Future], batches: Sequence[Batch], directory: epath.Path
+    ) -> None:
+        self._futures = futures
+        self._batches = batches
+        self._directory = directory
+        self._failures: list[BaseException] | None = None
+        self._finished = False
 
-    def wait() -> None:
-        nonlocal failures
-        if failures is None:
-            failures = wait_for_all(futures)
-            if not failures:
-                for handler, _ in batches:
-                    handler.finalize(directory)
-        if failures:
-            raise failures[0]
+    def wait(self) -> None:
+        """Wait for the files of all handlers, and raise the first failure."""
+        if self._failures is None:
+            self._failures = wait_for_all(self._futures)
+        if self._failures:
+            raise self._failures[0]
 
-    return wait
+    def finish(self) -> None:
+        """Let each handler finish, once."""
+        if not self._finished:
+            self._finished = True
+            for handler, _ in self._batches:
+                handler.finalize(self._directory)
 
 
 def _without_subclass(value: Any) -> Any:

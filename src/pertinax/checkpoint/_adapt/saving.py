@@ -41,9 +41,9 @@ from pertinax._version import VERSION
 from pertinax.checkpoint._adapt.leaf_handlers import (
     STOCK,
     Batch,
+    HandlersAtWork,
     Settings,
     bytes_of,
-    finishing,
     serialize,
     sort_out,
     typestrs_of,
@@ -163,7 +163,7 @@ async def _begin(
         )
         content = dataclasses.replace(
             content,
-            wait_for_others=finishing(futures, held.batches, inside),
+            others=HandlersAtWork(futures, held.batches, inside),
             check_others=held.settings.validate,
         )
     total = _written_bytes(content) + bytes_of(held.batches, held.values)
@@ -192,7 +192,7 @@ def _write(
     *,
     talk: Round,
 ) -> None:
-    others = content.wait_for_others
+    others = content.others
     if others is None:
         _clear(store, path, talk)
         _write_all(store, path, content, options, total_bytes, talk=talk)
@@ -201,7 +201,7 @@ def _write(
         _write_all(store, path, content, options, total_bytes, talk=talk)
     finally:
         # Also if our own part has failed: who gives up the directory must find nobody writing.
-        others()
+        others.wait()
 
 
 def _write_all(
