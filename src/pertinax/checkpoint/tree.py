@@ -53,14 +53,14 @@ def tuple_path_from_keypath(keypath: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(get_key_name(key)) for key in keypath)
 
 
-def is_empty_node(value: Any) -> bool:
-    """Whether `value` is a container without children; `None` is one."""
-    return tree_util.tree_structure(value).num_nodes == 1 and not tree_util.all_leaves([value])
+def is_empty_node(x: Any) -> bool:
+    """Whether `x` is a container without children; `None` is one."""
+    return tree_util.tree_structure(x).num_nodes == 1 and not tree_util.all_leaves([x])
 
 
-def is_empty_or_leaf(value: Any) -> bool:
-    """Whether nothing lies below `value`."""
-    return is_empty_node(value) or tree_util.all_leaves([value])
+def is_empty_or_leaf(x: Any) -> bool:
+    """Whether nothing lies below `x`."""
+    return is_empty_node(x) or tree_util.all_leaves([x])
 
 
 def get_param_names(item: Any) -> Any:
@@ -100,18 +100,16 @@ def from_flat_dict(flat_dict: Mapping[Any, Any], target: Any = None, sep: str | 
 
     Raises `KeyError` if a leaf of the target is not there; what the target lacks is left out.
     """
-    flat = {
-        tuple(key.split(sep)) if sep is not None else key: value for key, value in flat_dict.items()
-    }
     if target is not None:
         pairs, treedef = tree_util.tree_flatten_with_path(target)
         paths = [tuple_path_from_keypath(path) for path, _ in pairs]
-        for path in paths:
-            if path not in flat:
-                raise KeyError(path if sep is None else sep.join(path))
-        return tree_util.tree_unflatten(treedef, [flat[path] for path in paths])
+        keys = paths if sep is None else [sep.join(path) for path in paths]
+        return tree_util.tree_unflatten(treedef, [flat_dict[key] for key in keys])
     out: dict[str, Any] = {}
-    for path, value in flat.items():
+    for key, value in flat_dict.items():
+        path = key if sep is None else key.split(sep)
+        if not path:
+            return value  # the tree is a leaf
         below = out
         for text in path[:-1]:
             below = below.setdefault(text, {})

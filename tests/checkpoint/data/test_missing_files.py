@@ -87,3 +87,27 @@ def test_a_tree_that_never_had_a_layout_needs_none(tmp_path: Path):
     same(ocp.PyTreeCheckpointer().restore(tmp_path / "it")["y"], np.ones(2))
     pertinax.save(tmp_path / "other", {"x": jnp.ones(2)})
     same(ocp.PyTreeCheckpointer().restore(tmp_path / "other"), {"x": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("use_ocdbt", [True, False])
+def test_a_tree_without_its_metadata_is_not_found(use_ocdbt: bool, tmp_path: Path):
+    checkpointer = ocp.PyTreeCheckpointer(use_ocdbt=use_ocdbt)
+    checkpointer.save(tmp_path / "it", {"y": np.ones(2)})
+    (tmp_path / "it" / "_METADATA").unlink()
+    with pytest.raises(FileNotFoundError, match="_METADATA"):
+        checkpointer.metadata(tmp_path / "it")
+    with pytest.raises(FileNotFoundError, match="_METADATA"):
+        ocp.PyTreeCheckpointer().restore(tmp_path / "it")
+
+
+def test_the_file_of_another_handler_is_not_found_when_it_is_gone(tmp_path: Path):
+    checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
+    checkpointer.save(tmp_path / "it", {"x": 1})
+    (tmp_path / "it" / "metadata").unlink()
+    with pytest.raises(FileNotFoundError, match="metadata"):
+        checkpointer.restore(tmp_path / "it")
+    items = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    items.save(tmp_path / "items", args=ocp.args.Composite(one=ocp.args.JsonSave({"x": 1})))
+    (tmp_path / "items" / "one" / "metadata").unlink()
+    with pytest.raises(FileNotFoundError, match="metadata"):
+        items.restore(tmp_path / "items")

@@ -150,6 +150,11 @@ def test_names_and_nested_dicts_are_those_of_orbax(tree: Any, tmp_path: Path):
         lambda o: o.tree.from_flat_dict({"b": 2}, {"b": 0, "a": [0]}, sep="/"),
         lambda o: o.tree.from_flat_dict({("b",): 2, ("c",): 3}, {"b": 0}),
         lambda o: o.tree.from_flat_dict({}),
+        lambda o: o.tree.from_flat_dict({(): 1}),
+        lambda o: o.tree.from_flat_dict({(): 1}, target=0),
+        lambda o: o.tree.from_flat_dict({"": 1}, target=0, sep="/"),
+        lambda o: o.tree.from_flat_dict({"a/b": 1}, {"a/b": 0}, sep="/"),
+        lambda o: o.tree.is_empty_node(x={}) if hasattr(o.tree, "is_empty_node") else True,
         lambda o: o.tree.to_flat_dict({"a": {"b": 1}}, is_leaf=lambda x: x == {"b": 1}),
     ],
 )

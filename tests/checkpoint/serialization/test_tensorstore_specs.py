@@ -103,6 +103,14 @@ def test_a_negative_data_file_size_is_refused(size: int, phrase: str):
         tensorstore_utils.add_ocdbt_write_options({}, size)
 
 
+def test_shapes_in_a_write_spec_are_tuples():
+    sizes: Any = {"global_shape": (8, 8), "write_shape": (4, 8), "dtype": np.dtype("float32")}
+    spec = tensorstore_utils.ArrayWriteSpec("/d", "a", **sizes, use_ocdbt=True).json["metadata"]
+    assert (spec["shape"], spec["chunks"]) == ((8, 8), (4, 8))
+    spec = tensorstore_utils.ArrayWriteSpec("/d", "a", **sizes, use_ocdbt=True, use_zarr3=True)
+    assert spec.json["metadata"]["codecs"][0]["configuration"]["chunk_shape"] == (4, 8)
+
+
 def test_the_metadata_of_a_write_cannot_be_changed():
     spec = tensorstore_utils.ArrayWriteSpec(
         "/x", "a", global_shape=(4,), write_shape=(2,), dtype=np.dtype("f4"), use_ocdbt=False

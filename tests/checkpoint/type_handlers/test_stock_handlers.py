@@ -407,3 +407,8 @@ def test_tensorstores_counts_are_told_at_debug_level_only(
             assert lines.count("metadata_key: k") == times
             assert lines.count("parameters: ['leaf.0']") == times
             assert bool([line for line in lines if line.startswith("ts_metric:")]) == bool(times)
+
+
+def test_there_is_nothing_to_merge_where_there_is_no_directory(tmp_path: Path):
+    asyncio.run(th.merge_ocdbt_per_process_files(epath.Path(tmp_path / "no"), None, False))
+    assert not (tmp_path / "no").exists()

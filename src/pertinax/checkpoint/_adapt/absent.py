@@ -24,7 +24,7 @@ def raise_if_absent(store: Store, path: str, error: CorruptCheckpoint) -> None:
     if error.leaf is None or name.startswith("<") or store.stat(f"{path}/{_DATABASE_FILE}"):
         return  # of no leaf, any of its chunks, or all in one database
     if store.stat(f"{path}/{error.file}") is None:
-        raise _absent(path, error.file) from error
+        raise absent(path, error.file) from error
 
 
 def refuse_absent(opened: Opened, leaves: Iterable[int]) -> None:
@@ -41,7 +41,7 @@ def refuse_absent(opened: Opened, leaves: Iterable[int]) -> None:
     for leaf in leaves:
         for name in written.get(manifest.leaves[leaf].name, ()):
             if opened.store.stat(f"{opened.directory}/{name}") is None:
-                raise _absent(opened.path, name)
+                raise absent(opened.path, name)
 
 
 def has_layouts(opened: Opened) -> bool:
@@ -54,7 +54,8 @@ def has_layouts(opened: Opened) -> bool:
     return opened.store.stat(f"{opened.directory}/{SHARDING_FILE}") is not None
 
 
-def _absent(path: str, name: str) -> CheckpointNotFound:
+def absent(path: str, name: str) -> CheckpointNotFound:
+    """The error for the file `name` of the item at `path`."""
     reason = (
         "this part of the checkpoint was not found; was it copied without its hidden files? "
         "`cp -a` takes them along"

@@ -44,7 +44,8 @@ def _open(
     directory: PathLike, old: OldLayout = DEFAULT_LAYOUT, settings: Settings = STOCK
 ) -> StoredTree:
     stored = open_tree(directory, old, settings)
-    if not stored.opened.manifest.typed:
+    opened = stored.opened
+    if not opened.manifest.typed or opened.store.stat(f"{opened.directory}/{TREE_FILE}") is None:
         raise CheckpointNotFound(
             2, f"Metadata file (named {TREE_FILE}) does not exist", str(directory)
         )

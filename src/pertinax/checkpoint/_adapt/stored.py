@@ -35,7 +35,12 @@ from pertinax._tree.paths import Path, exact_path, path_text, text_path
 from pertinax._tree.quiet import collector_paused
 from pertinax._tree.rebuild import refill
 from pertinax._tree.skeleton import walk
-from pertinax.checkpoint._adapt.absent import has_layouts, raise_if_absent, refuse_absent
+from pertinax.checkpoint._adapt.absent import (
+    absent,
+    has_layouts,
+    raise_if_absent,
+    refuse_absent,
+)
 from pertinax.checkpoint._adapt.leaf_handlers import (
     STOCK,
     Batch,
@@ -215,7 +220,8 @@ def check_beside(store: Store, directory: str, name: str) -> None:
 def check_files(directory: PathLike, item: str | None = None) -> None:
     """Compare the files that handlers of the program wrote with the ledger above them.
 
-    Those of one item, or of all; a tree checks its own. Raises `CorruptCheckpoint`.
+    Those of one item, or of all; a tree checks its own. Raises `CorruptCheckpoint`, and
+    `FileNotFoundError` for a file that is gone, as their own reading would.
     """
     store, path = locate(directory)
     if store.stat(f"{path}/{LEDGER_FILE}") is None or store.stat(f"{path}/{TREE_FILE}") is not None:
@@ -223,6 +229,8 @@ def check_files(directory: PathLike, item: str | None = None) -> None:
     ledger = decode_ledger(read_file(store, path, LEDGER_FILE))
     for record in ledger.files:
         if item is None or record.name.startswith(f"{item}/"):
+            if store.stat(f"{path}/{record.name}") is None:
+                raise absent(path, record.name)
             check_file(store, path, record)
 
 

@@ -26,7 +26,7 @@ async def merge_ocdbt_per_process_files(
     if use_zarr3 and enable_validation:
         _LOG.warning("not validated directory=%s reason='absent chunks mean zero'", directory)
     store, path = locate(directory)
-    done = await asyncio.to_thread(
+    done = store.stat(path) is not None and await asyncio.to_thread(
         merge_item, store, path, validate=enable_validation and not use_zarr3
     )
     if not done:
