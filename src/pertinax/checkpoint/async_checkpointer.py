@@ -31,7 +31,6 @@ from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.future import Future
-from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpointHandler
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import flat_futures
 from pertinax.checkpoint.multihost import counters
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
@@ -59,7 +58,7 @@ class AsyncCheckpointer(Checkpointer):
     When `save` returns, the program may change or donate what it passed in. A failure in the
     background is raised once, by whichever comes next of `save`, `restore`, `wait_until_finished`,
     `check_for_errors` and `close`; if none does, it is written to stderr. Nothing of that save
-    becomes visible. Raises `TypeError` for a handler that is no `AsyncCheckpointHandler`.
+    becomes visible. Raises `TypeError` for a handler without `async_save`.
 
     >>> checkpointer = AsyncCheckpointer(StandardCheckpointHandler())
     >>> checkpointer.save("runs/first", args=StandardSave(tree))
@@ -86,7 +85,7 @@ class AsyncCheckpointer(Checkpointer):
             checkpoint_metadata_store=checkpoint_metadata_store,
             temporary_path_class=temporary_path_class,
         )
-        if not isinstance(self._handler, AsyncCheckpointHandler):
+        if not callable(getattr(self._handler, "async_save", None)):
             raise NotAsynchronous(
                 f"{type(handler).__name__} cannot save in the background: "
                 "give an AsyncCheckpointHandler, or use Checkpointer"

@@ -247,3 +247,24 @@ def test_one_item_that_cannot_be_saved_leaves_nothing_of_the_others(kind: Any, t
         with pytest.raises(OSError, match="no ink"):
             checkpointer.save(tmp_path / "it", args=args)
         assert list(tmp_path.iterdir()) == []
+
+
+class PlainHandler(LinesHandler):
+    """Saves in the background without saying so by its base class."""
+
+    async def async_save(self, directory: Any, args: "PlainArgs") -> None:
+        (directory / "lines.txt").write_text(args.line)
+
+
+@ocp.args.register_with_handler(PlainHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class PlainArgs(ocp.args.CheckpointArgs):
+    line: str = ""
+    limit: int | None = None
+
+
+def test_a_handler_with_async_save_is_asynchronous_whatever_its_base(tmp_path: Path):
+    with ocp.AsyncCheckpointer(PlainHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "it", args=PlainArgs("one"))
+        checkpointer.wait_until_finished()
+        assert checkpointer.restore(tmp_path / "it") == ["one"]
