@@ -38,7 +38,7 @@ from pertinax.checkpoint._adapt.manager_options import (
     check_best_mode,
     quality_of,
 )
-from pertinax.checkpoint._adapt.metrics import plain_metrics
+from pertinax.checkpoint._adapt.metrics import checked_metrics
 from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
 from pertinax.checkpoint._adapt.telemetry import record_stage
@@ -284,7 +284,7 @@ class CheckpointManager(AbstractCheckpointManager):
             raise StepAlreadyExistsError(f"step {step} is saved already in {self._directory}")
         items, kwargs, args = what
         composite = self._mode.save_args(items, kwargs, args)
-        measured = self._check_metrics(metrics)
+        measured = checked_metrics(metrics, self._quality)
         if self._quality is not None and measured is not None:
             composite = composite | {METRIC_ITEM_NAME: args_lib.JsonSave(measured)}
         if not composite:
@@ -301,19 +301,6 @@ class CheckpointManager(AbstractCheckpointManager):
         self._finalizer.wait(settle=True)
         stats.wait_for_prev_duration_secs = time.time() - stats.wait_for_prev_start_time
         record_stage("wait_for_prev_duration_secs", stats.wait_for_prev_duration_secs)
-
-    def _check_metrics(self, metrics: Any) -> Any:
-        """Metrics as JSON has them; what is wrong with them is said before anything is written."""
-        if self._quality is None:
-            if metrics is not None:
-                _LOG.warning("metrics are not stored: best_fn is not set")
-            return metrics
-        if metrics is None:
-            _LOG.warning("best_fn is set, but no metrics were given")
-            return None
-        plain = plain_metrics(metrics)
-        self._quality.of(plain)
-        return plain
 
     def _write(self, stats: SaveStepStatistics, step: int, args: args_lib.Composite) -> None:
         stats.checkpointer_blocking_start_time = begun = time.time()
@@ -347,15 +334,21 @@ class CheckpointManager(AbstractCheckpointManager):
         self._known.succeed()
         work.record()
         begun = time.time()
-        if doomed and not is_visible(self._places.known(step)):
-            _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
-            doomed = []
-        for old in doomed:
-            if self._removal.remove(self._places.known(old)):
-                self._known.left(old)
-        self._known.settle()
+        gone: list[int] = []
+        try:
+            gone = self._places.agreed(
+                "CheckpointManager:finalize", step, lambda: self._remove(step, doomed)
+            )
+        finally:
+            self._known.settle(gone)
         record_stage("remove_steps_duration_secs", time.time() - begun)
         _LOG.info("%s save is done path=%s", teller(step), self._places.new(step))
+
+    def _remove(self, step: int, doomed: list[int]) -> list[int]:
+        if doomed and not is_visible(self._places.known(step)):
+            _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
+            return []
+        return [old for old in doomed if self._removal.remove(self._places.known(old))]
 
     # ----------------------------------------------------------------------------------- restoring
 
@@ -437,7 +430,9 @@ class CheckpointManager(AbstractCheckpointManager):
             raise ValueError(f"Requested deleting a non-existent step: {step}.")
         if self._known.is_in_flight(step):
             self.wait_until_finished()
-        if not self._removal.remove(self._places.known(plain_step(step))):
+        path = self._places.known(plain_step(step))
+        point = "CheckpointManager:deleted_step"
+        if not self._places.agreed(point, step, lambda: self._removal.remove(path)):
             raise OSError(f"step {step} cannot be removed from {self._directory}: the log says why")
         self._known.discard(step)
 

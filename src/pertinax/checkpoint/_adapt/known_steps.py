@@ -25,6 +25,7 @@ from pertinax.checkpoint._adapt.manager_options import (
     quality_of,
     retention_of,
 )
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.retention import best_record
 from pertinax.checkpoint._adapt.telemetry import record_listed
 from pertinax.checkpoint.path import step as step_lib
@@ -71,7 +72,6 @@ class KnownSteps:
     """The steps of one root, in ascending order. Safe to use from several threads."""
 
     def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
-        self._store, self._root = locate(directory)
         self._directory = directory
         self._options = options
         self._retention = retention_of(options)
@@ -88,10 +88,16 @@ class KnownSteps:
 
     def load(self) -> None:
         """Look at the disk again. Raises `ValueError` if there is no root."""
-        if self._store.stat(self._root) is None:
-            raise ValueError(f"Path {self._directory} does not exist.")
         begun_s = time.monotonic()
-        found = list(_read(self._directory, self._options))
+        if self._options.single_host_load_and_broadcast:
+            job = Meeting(self._options.multiprocessing_options).job
+            with job.begin("list the steps", str(self._directory)) as talk:
+                rows = talk.agree(
+                    "steps", lambda: [_row(info) for info in _read(self._directory, self._options)]
+                )
+            found = [_info(row) for row in rows]
+        else:
+            found = list(_read(self._directory, self._options))
         record_listed(time.monotonic() - begun_s)
         with self._lock:
             leaving = {info.step for info in self._leaving}
@@ -146,15 +152,10 @@ class KnownSteps:
         with self._lock:
             self._in_flight = None
 
-    def left(self, step: int) -> None:
-        """A step that had to go is gone."""
+    def settle(self, gone: Sequence[int]) -> None:
+        """The save and its removals are over: what had to go and is not `gone` is still there."""
         with self._lock:
-            self._leaving = [info for info in self._leaving if info.step != step]
-
-    def settle(self) -> None:
-        """The save and its removals are over: what could not be removed is still there."""
-        with self._lock:
-            _merge(self._infos, self._leaving)
+            _merge(self._infos, [info for info in self._leaving if info.step not in gone])
             self._leaving = []
 
     def fail(self) -> None:
@@ -206,6 +207,8 @@ class SavedWork:
 def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[CheckpointInfo]:
     """What the disk says of each step: as much as the options need."""
     store, root = locate(directory)
+    if store.stat(root) is None:
+        raise ValueError(f"Path {directory} does not exist.")
     metrics, times = options.best_fn is not None, options.keep_time_interval is not None
     if options.step_name_format is None and not step_lib.is_gcs_path(directory):
         naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
@@ -218,6 +221,17 @@ def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[
         if record is not None:
             time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
             yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
+
+
+def _row(info: CheckpointInfo) -> list[Any]:
+    """One step as plain data, for processes that do not look themselves."""
+    return [int(info.step), _time_ns(info.time) // 1000, info.metrics, info.readable]
+
+
+def _info(row: list[Any]) -> CheckpointInfo:
+    step, time_us, metrics, readable = row
+    time = _EPOCH + dt.timedelta(microseconds=time_us)
+    return CheckpointInfo(step, time, metrics, readable=readable)
 
 
 def _merge(infos: list[CheckpointInfo], others: Iterable[CheckpointInfo]) -> None:

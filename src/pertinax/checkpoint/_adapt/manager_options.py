@@ -42,8 +42,8 @@ class CheckpointManagerOptions:
         cleanup_tmp_directories: at the start, remove what unpublished saves left in the root.
             What dead processes of ours left there is removed in any case.
         save_on_steps: also save at these steps.
-        single_host_load_and_broadcast: one process lists the root and tells the others. A job of
-            one process has nobody to tell, so that it changes nothing there.
+        single_host_load_and_broadcast: the primary host lists the root and tells the others what it
+            has found; `reload` is then a call of all processes.
         todelete_subdir: move removed steps into this directory of the root instead.
         enable_background_delete: delete in a thread of its own.
         read_only: never write or delete; options that would are reset, each with a warning.

@@ -1,14 +1,19 @@
 """Metrics: from what a training loop has at hand to what JSON can hold, before anything is written.
 
-Knows numbers of Python, numpy and JAX. Knows nothing of files or of what is good.
+Knows numbers of Python, numpy and JAX. Knows nothing of files, nor itself what is good.
 """
 
 import json
+import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import jax
 import numpy as np
+
+from pertinax.checkpoint._adapt.retention import Quality
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 def plain_metrics(metrics: Any) -> Any:
@@ -19,6 +24,23 @@ def plain_metrics(metrics: Any) -> Any:
     """
     plain = _plain(metrics, "metrics")
     json.dumps(plain)  # whatever is left, such as keys that are no text: now, not while we write
+    return plain
+
+
+def checked_metrics(metrics: Any, quality: Quality | None) -> Any:
+    """The metrics as they will be stored, or None; `quality` is tried on them.
+
+    Raises what is wrong with them, before anything is written.
+    """
+    if quality is None:
+        if metrics is not None:
+            _LOG.warning("metrics are not stored: best_fn is not set")
+        return metrics
+    if metrics is None:
+        _LOG.warning("best_fn is set, but no metrics were given")
+        return None
+    plain = plain_metrics(metrics)
+    quality.of(plain)
     return plain
 
 

@@ -6,6 +6,7 @@ Knows one root and how its steps are called. Knows nothing of what they hold or 
 import contextlib
 import logging
 import operator
+from collections.abc import Callable
 from typing import Any, Final, final
 
 from etils import epath
@@ -14,7 +15,9 @@ from pertinax._core.places import locate
 from pertinax._steps.recovery import open_root
 from pertinax._store.leftovers import find_visible
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.removal import Removal
+from pertinax.checkpoint.options import AsyncOptions
 from pertinax.checkpoint.path import step as step_lib
 from pertinax.errors import CheckpointNotFound
 
@@ -41,6 +44,12 @@ def prepare_root(directory: epath.Path, options: CheckpointManagerOptions) -> No
         raise NotImplementedError(
             "create=True with active_processes: make the root yourself and say create=False"
         )
+    meeting = Meeting(options.multiprocessing_options)
+    with meeting.job.begin("CheckpointManager:create_directory", str(directory)) as talk:
+        talk.agree("made", lambda: _open(directory, options))
+
+
+def _open(directory: epath.Path, options: CheckpointManagerOptions) -> None:
     store, root = locate(directory)
     try:
         open_root(store, root, create=options.create)
@@ -67,10 +76,21 @@ class Places:
     def clear(self, step: int) -> epath.Path:
         """As `new`; in an object store, free of what a run before left there unfinished."""
         path = self.new(step)
-        unsure = step_lib.is_gcs_path(path) and path.exists()
-        if unsure and not step_lib.is_checkpoint_finalized(path):
-            path.rmtree()
+        if step_lib.is_gcs_path(path):
+            self.agreed("CheckpointManager:delete_unfinalized_step_gcs", step, lambda: _clear(path))
         return path
+
+    def agreed(self, point: str, step: int, decide: Callable[[], Any]) -> Any:
+        """What `decide` returns on the primary host, on all processes: plain data.
+
+        Who has it knows that the primary is done. Where each process has a root of its own, each
+        decides.
+        """
+        options = self._options
+        timeout_s = (options.async_options or AsyncOptions()).timeout_secs
+        job = Meeting(options.multiprocessing_options).job
+        with job.begin(point, f"{self._directory}/{step}", timeout_s=timeout_s) as talk:
+            return talk.agree("done", decide)
 
     def known(self, step: int) -> epath.Path:
         """Where a known step lies: not always where it would be written."""
@@ -112,3 +132,8 @@ def is_visible(path: epath.Path) -> bool:
     """Whether a published step lies at `path`."""
     store, place = locate(path)
     return find_visible(store, place) is not None
+
+
+def _clear(path: epath.Path) -> None:
+    if path.exists() and not step_lib.is_checkpoint_finalized(path):
+        path.rmtree()

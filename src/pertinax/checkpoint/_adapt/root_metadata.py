@@ -12,6 +12,7 @@ from etils import epath
 
 from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint.checkpointer import Checkpointer
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
 
@@ -45,14 +46,19 @@ class RootMetadata:
         """Store what was given, unless there is a note already."""
         if self._given is None or self._options.read_only:
             return
-        if self.path.exists():
+        options = self._options.multiprocessing_options
+        point = "CheckpointManager:check_metadata_existence"
+        with Meeting(options).job.begin(point, str(self.path)) as talk:
+            # Who looks a little later must not find what another has just written.
+            there = talk.agree("there", self.path.exists)
+        if there:
             stored = self.get()
             if stored != json.loads(json.dumps(self._given)):
                 _LOG.warning("the root has metadata already: %r stays as it is", stored)
             return
         checkpointer = Checkpointer(
             JsonCheckpointHandler(),
-            multiprocessing_options=self._options.multiprocessing_options,
+            multiprocessing_options=options,
             file_options=self._options.file_options,
         )
         try:

@@ -1,0 +1,108 @@
+"""The manager of the Orbax door in a job: one lists, removes and makes the root for all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from pertinax import checkpoint as ocp
+from tests.hosts import processes
+
+pytestmark = pytest.mark.slow
+
+
+def _text(step: int) -> Any:
+    return ocp.args.Composite(notes=ocp.args.JsonSave({"step": step}))
+
+
+def _manage(root: str) -> Any:
+    me = jax.process_index()
+    listed: list[str] = []
+    scan = os.scandir
+
+    def counting(path: Any = ".") -> Any:
+        if str(path) == root:
+            listed.append(str(path))
+        return scan(path)
+
+    os.scandir = counting
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2,
+        best_fn=lambda metrics: metrics["score"],
+        single_host_load_and_broadcast=True,
+        todelete_subdir="gone",
+        cleanup_tmp_directories=True,
+    )
+    out: dict[str, Any] = {}
+    with ocp.CheckpointManager(root, options=options, metadata={"run": 7}) as manager:
+        for step, score in enumerate((3, 1, 2, 5)):
+            manager.save(step, args=_text(step), metrics={"score": score})
+        manager.wait_until_finished()
+        out["gone"] = sorted(os.listdir(f"{root}/gone"))  # when waited for, for all
+        out["steps"] = manager.all_steps()
+        manager.delete(0)
+        out["after"] = (manager.all_steps(), os.path.exists(f"{root}/0"))
+        if me == 1:
+            os.makedirs(f"{root}/9")  # what the primary has not seen, nobody has
+    listed.clear()
+    with ocp.CheckpointManager(root, options=options) as manager:
+        out["again"] = manager.all_steps() in ([3], [3, 9])
+        out["metadata"], out["metrics"] = manager.metadata(), manager.metrics(3)
+        out["best"] = manager.best_step()
+    out["listed"] = bool(listed)
+    return out
+
+
+@pytest.mark.row("R112")
+def test_one_process_looks_and_removes_for_all(tmp_path: Path) -> None:
+    root = str(tmp_path / "deep" / "run")
+    answers = processes.run(_manage, 2, root, folder=tmp_path / "job")
+    for process, out in enumerate(answers):
+        assert out.pop("listed") is (process == 0)
+        assert out == {
+            "gone": ["1", "2"],
+            "steps": [0, 3],
+            "after": ([3], False),
+            "again": True,
+            "metadata": {"run": 7},
+            "metrics": {"score": 5},
+            "best": 3,
+        }
+
+
+def _each_for_itself(folder: str) -> Any:
+    alone = ocp.options.MultiprocessingOptions(primary_host=None)
+    root = f"{folder}/{jax.process_index()}"
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, multiprocessing_options=alone)
+    with ocp.CheckpointManager(root, options=options, item_handlers=handler) as manager:
+        for step in range(3):
+            manager.save(step, args=ocp.args.JsonSave({"me": jax.process_index()}))
+        manager.wait_until_finished()
+        return os.listdir(root), manager.restore(2)
+
+
+def test_processes_with_a_root_each(tmp_path: Path) -> None:
+    answers = processes.run(_each_for_itself, 2, str(tmp_path / "own"), folder=tmp_path / "job")
+    assert answers == [(["2"], {"me": 0}), (["2"], {"me": 1})]
+
+
+def _evaluate(root: str) -> Any:
+    with ocp.CheckpointManager(root) as manager:
+        for step in (0, 7):
+            manager.save(step, args=_text(step))
+    seen: list[Any] = []
+    steps = ocp.checkpoint_utils.checkpoints_iterator(root, timeout=0, seconds_to_sleep=0)
+    for step in steps:
+        held = ocp.checkpoint_utils.get_snapshot_dir_from_step_dir(f"{root}/{step}")
+        seen.append((step, (held / "notes").is_dir()))
+    return seen
+
+
+def test_all_processes_get_the_step_that_the_first_has_found(tmp_path: Path) -> None:
+    root = str(tmp_path / "run")
+    answers = processes.run(_evaluate, 2, root, folder=tmp_path / "job")
+    assert answers == [[(7, True)]] * 2
+    assert os.listdir(f"{root}/_SNAPSHOTS") == []
