@@ -24,8 +24,6 @@ from pertinax.checkpoint.checkpoint_args import (
     get_registered_args_cls,
     get_registered_handler_cls,
 )
-from pertinax.checkpoint.checkpointer import Checkpointer
-from pertinax.checkpoint.handlers.composite_checkpoint_handler import CompositeCheckpointHandler
 
 
 @final
@@ -137,7 +135,7 @@ class ItemMode:
             restored |= self._backing.reader.restore(path, args=args_lib.Composite(**told))
         if guessed:
             # With a checkpointer of its own: to look is not to decide how the item is saved next.
-            once = Checkpointer(CompositeCheckpointHandler())
+            once = self._backing.one_reader()
             try:
                 restored |= once.restore(path, args=args_lib.Composite(**guessed))
             finally:

@@ -86,6 +86,7 @@ class Backing:
         default_item: whether there is one item without a name; None if that is not known yet.
         handlers: those that were given, by item.
         names: the items there may be, or None if any.
+        options: those of the manager.
     """
 
     checkpointer: Checkpointer
@@ -93,6 +94,11 @@ class Backing:
     default_item: bool | None
     handlers: Mapping[str, CheckpointHandler]
     names: frozenset[str] | None
+    options: CheckpointManagerOptions
+
+    def one_reader(self) -> Checkpointer:
+        """A reader that knows no handler and remembers none for the manager."""
+        return _reader(CompositeCheckpointHandler(), self.options)
 
 
 def build_backing(told: Told, options: CheckpointManagerOptions) -> Backing:
@@ -117,7 +123,7 @@ def build_backing(told: Told, options: CheckpointManagerOptions) -> Backing:
     checkpointer = _checkpointer(
         composite, options, asynchronous=options.enable_async_checkpointing
     )
-    return Backing(checkpointer, Checkpointer(composite), None, given, None)
+    return Backing(checkpointer, _reader(composite, options), None, given, None, options)
 
 
 def is_async_checkpointer(checkpointer: AbstractCheckpointer | Any) -> bool:
@@ -158,7 +164,12 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
     )
     names = frozenset(named)
     return Backing(
-        checkpointer, Checkpointer(composite), isinstance(given, Checkpointer), handlers, names
+        checkpointer,
+        _reader(composite, options),
+        isinstance(given, Checkpointer),
+        handlers,
+        names,
+        options,
     )
 
 
@@ -171,7 +182,7 @@ def _from_handlers(names: Iterable[str], given: Any, options: CheckpointManagerO
     checkpointer = _checkpointer(
         composite, options, asynchronous=options.enable_async_checkpointing
     )
-    return Backing(checkpointer, Checkpointer(composite), single, handlers, everything)
+    return Backing(checkpointer, _reader(composite, options), single, handlers, everything, options)
 
 
 def _closed_composite(
@@ -206,6 +217,10 @@ def _checkpointer(
     if chosen.post_finalization_callback is not None:
         raise ValueError("post_finalization_callback is for asynchronous saves only")
     return Checkpointer(handler, **common)
+
+
+def _reader(handler: CompositeCheckpointHandler, options: CheckpointManagerOptions) -> Checkpointer:
+    return Checkpointer(handler, multiprocessing_options=options.multiprocessing_options)
 
 
 def _composite_options(options: CheckpointManagerOptions) -> CompositeOptions:
