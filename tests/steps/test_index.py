@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pertinax import Manager
-from pertinax._steps.index import PRIVATE_DIR, Row, index_path, read_index, write_index
+from pertinax._steps.index import PRIVATE_DIR, Index, Row, index_path, read_index, write_index
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import hidden_name
 from pertinax._store.local import LocalStore
@@ -82,6 +82,48 @@ def test_a_process_reads_the_notes_of_a_step_once(root: Path) -> None:
     assert calls.of("open") == []
 
 
+def settle(root: Path) -> None:
+    """Nothing has happened here for a while."""
+    os.utime(root, ns=(0, os.stat(root).st_mtime_ns - 10**10))
+
+
+def stated_steps(calls: Calls) -> set[str]:
+    return {path.rpartition("/")[2] for path in calls.of("stat")} & set(map(str, range(MANY)))
+
+
+def test_while_nothing_has_changed_steps_are_not_even_looked_at(root: Path) -> None:
+    expected = Manager(root).history()
+    settle(root)
+    for looked in (True, False):  # the first who comes compares, and says so in the index
+        calls = Calls()
+        again = Manager(root, store=calls.store)
+        assert again.history() == expected
+        assert (len(stated_steps(calls)) > 1) == looked
+        calls.made.clear()
+        assert again.history() == expected
+        assert stated_steps(calls) == set()
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_any_change_in_the_root_makes_us_look_again(root: Path, same_process: bool) -> None:
+    Manager(root).history()
+    settle(root)
+    Manager(root).history()
+    reader = Manager(root)
+    assert reader.best("loss") == 69
+    with Manager(root) as other:
+        other.delete(30)
+        other.save(30, state(30), metrics={"loss": -7.0})
+    settle(root)  # another time than before, if an old one
+    assert (reader if same_process else Manager(root)).best("loss") == 30
+
+
+def test_a_root_that_has_just_changed_is_not_trusted_to_change_its_time(root: Path) -> None:
+    for _ in range(2):
+        Manager(root).history()
+    assert read_index(LocalStore(), str(root)).root_ns is None
+
+
 def test_small_roots_have_no_index() -> None:
     disk = MemoryStore()
     fill(disk, list(range(12)))
@@ -93,7 +135,7 @@ def test_a_manager_leaves_an_index_of_its_own_steps(tmp_path: Path) -> None:
     with Manager(tmp_path, background=False) as manager:
         for step in range(MANY):
             manager.save(step, {"step": step}, metrics={"loss": step})
-    rows = read_index(LocalStore(), str(tmp_path))
+    rows = read_index(LocalStore(), str(tmp_path)).rows
     assert {name: row.metrics for name, row in rows.items()} == {
         str(step): {"loss": step} for step in range(MANY)
     }
@@ -131,9 +173,12 @@ def test_a_damaged_index_is_no_index_and_is_made_anew(root: Path, how: str) -> N
     path = Path(index_path(str(root)))
     good = path.read_bytes()
     path.write_bytes(DAMAGE[how](good))
-    assert read_index(LocalStore(), str(root)) == {}
+    assert read_index(LocalStore(), str(root)) == Index({})
     assert Manager(root).history() == expected
-    assert read_index(LocalStore(), str(root)) != {}
+    assert len(read_index(LocalStore(), str(root)).rows) == MANY
+
+
+GOOD = {"root_ns": 3, "names": ["1"], "changed_ns": [1], "times_ns": [2], "metrics": [None]}
 
 
 @pytest.mark.parametrize(
@@ -141,30 +186,32 @@ def test_a_damaged_index_is_no_index_and_is_made_anew(root: Path, how: str) -> N
     [
         [],
         {},
-        {"names": ["1"], "changed_ns": ["x"], "times_ns": [2], "metrics": [None]},
-        {"names": ["1", "2"], "changed_ns": [1], "times_ns": [2], "metrics": [None]},
-        {"names": [["1"]], "changed_ns": [1], "times_ns": [2], "metrics": [None]},
-        {"names": 3, "changed_ns": 3, "times_ns": 3, "metrics": 3},
+        {**GOOD, "changed_ns": ["x"]},
+        {**GOOD, "names": ["1", "2"]},
+        {**GOOD, "names": [["1"]]},
+        {**GOOD, "root_ns": "x"},
+        {**GOOD, "times_ns": [True]},
+        {"root_ns": 3, "names": 3, "changed_ns": 3, "times_ns": 3, "metrics": 3},
     ],
 )
 def test_an_index_of_another_shape_is_no_index(columns: Any) -> None:
     from pertinax._formats.crc import file_crc
 
     disk = MemoryStore()
-    write_index(disk, ROOT, {})
+    write_index(disk, ROOT, Index({}))
     body = json.dumps(columns).encode()
     node = disk.find(index_path(ROOT))
     assert isinstance(node, FileNode)
     node.content[:] = b"pertinax steps 1 %08x\n%s\n" % (file_crc(body), body)
-    assert read_index(disk, ROOT) == {}
+    assert read_index(disk, ROOT) == Index({})
 
 
 def lie(root: Path, step: int, metrics: Any) -> None:
     """An index that says something else, and is otherwise perfect."""
     Manager(root).history()
-    rows = read_index(LocalStore(), str(root))
-    rows[str(step)] = rows[str(step)]._replace(metrics=metrics)
-    write_index(LocalStore(), str(root), rows)
+    index = read_index(LocalStore(), str(root))
+    rows = {**index.rows, str(step): index.rows[str(step)]._replace(metrics=metrics)}
+    write_index(LocalStore(), str(root), Index(rows, index.root_ns))
     assert Manager(root).history()[step].metrics == metrics  # only a hint, but believed so far
 
 
@@ -217,18 +264,19 @@ def test_opening_lists_twice_and_reads_the_newest_note_only(root: Path) -> None:
 
 # -------------------------------------------------------------------------------------- writing it
 
-ROWS = {str(step): Row(step, step + 1, {"loss": float("inf")}) for step in range(5)}
+ONE = Index({"1": Row(1, 1, None)})
+ROWS = Index({str(step): Row(step, step + 1, {"loss": float("inf")}) for step in range(5)}, 7)
 
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_power_cut_leaves_the_old_index_the_new_one_or_none(exchange: bool) -> None:
     first = CrashingStore(exchange=exchange)
-    write_index(first, ROOT, {"1": Row(1, 1, None)})
+    write_index(first, ROOT, ONE)
     first.sync_dir(f"{ROOT}/{PRIVATE_DIR}")
-    found: list[Any] = []
+    found: list[Index] = []
     for cut in range(99):
         store = CrashingStore(exchange=exchange)
-        write_index(store, ROOT, {"1": Row(1, 1, None)})
+        write_index(store, ROOT, ONE)
         store.sync_dir(f"{ROOT}/{PRIVATE_DIR}")
         begun = store.operations
         dying = store.after_kill(die_at=cut)
@@ -237,8 +285,8 @@ def test_a_power_cut_leaves_the_old_index_the_new_one_or_none(exchange: bool) ->
         found += [read_index(after, ROOT) for after in dying.crash_states(6, seed=begun + cut)]
         if dying.operations <= cut:
             break
-    assert all(rows in ({}, {"1": Row(1, 1, None)}, ROWS) for rows in found)
-    assert {len(rows) for rows in found} >= {1, 5}
+    assert all(index in (Index({}), ONE, ROWS) for index in found)
+    assert {len(index.rows) for index in found} >= {1, 5}
 
 
 def test_an_index_that_cannot_be_written_is_no_failure(root: Path) -> None:

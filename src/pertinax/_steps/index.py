@@ -32,27 +32,36 @@ class Row(NamedTuple):
     metrics: Any
 
 
+class Index(NamedTuple):
+    """Rows by the name of the step's directory. All of them were compared with the directories when
+    the root had last changed at `root_ns`, if that is known.
+    """
+
+    rows: Mapping[str, Row]
+    root_ns: int | None = None
+
+
 def index_path(root: str) -> str:
     """Where the index of a root lies."""
     return join_path(join_path(root, PRIVATE_DIR), "steps")
 
 
-def read_index(store: Store, root: str) -> dict[str, Row]:
-    """Rows by the name of the step's directory; none if there is no good index."""
+def read_index(store: Store, root: str) -> Index:
+    """The index of a root; an empty one if there is no good one."""
     try:
         with store.open(index_path(root)) as reader:
             data = reader.read(0, reader.length)
     except (OSError, EOFError):
-        return {}
+        return Index({})
     try:
         return _decode(data)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         _LOG.info("index is not used root=%s error=%s", root, error)
-        return {}
+        return Index({})
 
 
-def write_index(store: Store, root: str, rows: Mapping[str, Row]) -> None:
-    """Put `rows` in the place of whatever index there is. Not synced, and never raises `OSError`:
+def write_index(store: Store, root: str, index: Index) -> None:
+    """Put this in the place of whatever index there is. Not synced, and never raises `OSError`:
     what a power cut leaves of it is found out by its checksum.
     """
     path = index_path(root)
@@ -61,7 +70,7 @@ def write_index(store: Store, root: str, rows: Mapping[str, Row]) -> None:
         make_dirs(store, join_path(root, PRIVATE_DIR))
         try:
             with store.create(new) as writer:
-                writer.write_at(0, [_encode(rows)])
+                writer.write_at(0, [_encode(index)])
             _put(store, new, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -83,25 +92,30 @@ def _put(store: Store, new: str, path: str) -> None:
     store.rename(new, path)
 
 
-def _encode(rows: Mapping[str, Row]) -> bytes:
+def _encode(index: Index) -> bytes:
+    rows = index.rows.values()
     columns = {
-        "names": list(rows),
-        "changed_ns": [row.changed_ns for row in rows.values()],
-        "times_ns": [row.time_ns for row in rows.values()],
-        "metrics": [row.metrics for row in rows.values()],
+        "root_ns": index.root_ns,
+        "names": list(index.rows),
+        "changed_ns": [row.changed_ns for row in rows],
+        "times_ns": [row.time_ns for row in rows],
+        "metrics": [row.metrics for row in rows],
     }
     body = json.dumps(columns, separators=(",", ":")).encode()
     return b"%s%08x\n%s\n" % (_HEAD, file_crc(body), body)
 
 
-def _decode(data: bytes) -> dict[str, Row]:
+def _decode(data: bytes) -> Index:
     head, _, body = data.partition(b"\n")
     body = body.removesuffix(b"\n")
     if head != b"%s%08x" % (_HEAD, file_crc(body)):
         raise ValueError("its checksum is wrong")
-    columns = cast("dict[str, list[Any]]", json.loads(body))
+    columns = cast("dict[str, Any]", json.loads(body))
     names, changed, times = columns["names"], columns["changed_ns"], columns["times_ns"]
-    if not all(type(one) is int for one in (*changed, *times)):
+    root_ns = columns["root_ns"]
+    if not all(type(one) is int for one in (*changed, *times, root_ns or 0)):
         raise ValueError("a time is no number")
     rows = zip(names, changed, times, columns["metrics"], strict=True)
-    return {name: Row(changed_ns, time_ns, found) for name, changed_ns, time_ns, found in rows}
+    return Index(
+        {name: Row(changed_ns, time_ns, told) for name, changed_ns, time_ns, told in rows}, root_ns
+    )

@@ -10,13 +10,15 @@ from collections.abc import Collection, Mapping
 from typing import Final, final
 
 from pertinax._steps.history import StepRecord, read_record
-from pertinax._steps.index import Row, read_index, write_index
+from pertinax._steps.index import Index, Row, read_index, write_index
 from pertinax._store.contract import Store
 from pertinax._tree.quiet import collector_paused
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
 _MANY: Final = 64
 _COARSE_NS: Final = 10**9
+# A directory that changed so long ago would get another time if it changed again.
+_SETTLED_NS: Final = 3 * _COARSE_NS
 
 
 @final
@@ -28,6 +30,7 @@ class Notes:
         self._root = root
         self._front = root.rstrip("/") + "/"
         self._rows: dict[str, Row] = {}
+        self._root_ns: int | None = None  # all rows hold as long as the root has this time
         self._unsaved = 0
         self._has_index = False
         self._turn = threading.Lock()
@@ -39,10 +42,12 @@ class Notes:
         with self._turn, collector_paused(len(found)):
             if len(found) >= _MANY:
                 self._merge_index()
-            looked = [self._look(step, directory) for step, directory in found.items()]
-            if len(self._rows) > len(found):
-                names = {directory[len(self._front) :] for directory in found.values()}
-                self._rows = {name: row for name, row in self._rows.items() if name in names}
+            root_ns = self._changed_ns(self._root)
+            if root_ns is not None and root_ns == self._root_ns:
+                looked = [self._recall(step, directory) for step, directory in found.items()]
+            else:
+                looked = [self._look(step, directory) for step, directory in found.items()]
+                self._settle(found, root_ns)
             self._save_index(_MANY)
         return [record for record in looked if record is not None]
 
@@ -72,23 +77,49 @@ class Notes:
                 self._merge_index()
                 self._save_index(1)
 
+    def _recall(self, step: int, directory: str) -> StepRecord | None:
+        """As `_look`, while nothing in the root has changed."""
+        row = self._rows.get(directory[len(self._front) :])
+        if row is None:
+            return self._look(step, directory)
+        return StepRecord(step, row.time_ns, row.metrics, directory)
+
+    def _settle(self, found: Mapping[int, str], root_ns: int | None) -> None:
+        """All rows were compared with their directories since the root had this time."""
+        names = {directory[len(self._front) :] for directory in found.values()}
+        self._rows = {name: row for name, row in self._rows.items() if name in names}
+        if (
+            root_ns is None
+            or time.time_ns() - root_ns < _SETTLED_NS
+            or self._changed_ns(self._root) != root_ns
+        ):
+            self._root_ns = None
+            return
+        if self._root_ns is None and len(found) >= _MANY:
+            self._unsaved = max(self._unsaved, _MANY)  # the next process need not compare them
+        self._root_ns = root_ns
+
     def _look(self, step: int, directory: str) -> StepRecord | None:
         name = directory[len(self._front) :]
-        try:
-            stat = self._store.stat(directory)
-        except OSError:
-            stat = None
+        changed_ns = self._changed_ns(directory)
         row = self._rows.get(name)
-        if row is not None and stat is not None and row.changed_ns == stat.mtime_ns:
+        if row is not None and row.changed_ns == changed_ns:
             return StepRecord(step, row.time_ns, row.metrics, directory)
         record = read_record(self._store, step, directory, metrics=True, times=True)
         # The time was taken before the notes were read: if the directory is replaced in between,
         # the row will not fit it.
-        if record is None or not record.readable or stat is None or _may_repeat(stat.mtime_ns):
+        if record is None or not record.readable or changed_ns is None or _may_repeat(changed_ns):
             return record
-        self._rows[name] = Row(stat.mtime_ns, record.time_ns, record.metrics)
+        self._rows[name] = Row(changed_ns, record.time_ns, record.metrics)
         self._unsaved += 1
         return record
+
+    def _changed_ns(self, path: str) -> int | None:
+        try:
+            stat = self._store.stat(path)
+        except OSError:
+            return None
+        return None if stat is None else stat.mtime_ns
 
     def _differs(self, record: StepRecord) -> bool:
         found = read_record(self._store, record.step, record.directory, metrics=True, times=True)
@@ -103,16 +134,18 @@ class Notes:
         """Take over what earlier processes read, once."""
         if not self._has_index:
             self._has_index = True
-            self._rows = {**read_index(self._store, self._root), **self._rows}
+            known = read_index(self._store, self._root)
+            self._root_ns = None if self._rows else known.root_ns
+            self._rows = {**known.rows, **self._rows}
 
     def _save_index(self, least: int) -> None:
         if self._unsaved >= least:
             self._unsaved = 0
-            write_index(self._store, self._root, self._rows)
+            write_index(self._store, self._root, Index(self._rows, self._root_ns))
 
 
 def _may_repeat(changed_ns: int) -> bool:
     """Whether a directory that replaces this one could bear the same time: a file system that
     counts whole seconds, and the second is not over.
     """
-    return changed_ns % _COARSE_NS == 0 and time.time_ns() - changed_ns < 3 * _COARSE_NS
+    return changed_ns % _COARSE_NS == 0 and time.time_ns() - changed_ns < _SETTLED_NS
