@@ -42,6 +42,7 @@ def _manage(root: str) -> Any:
         manager.wait_until_finished()
         out["gone"] = sorted(os.listdir(f"{root}/gone"))  # when waited for, for all
         out["steps"] = manager.all_steps()
+        ocp.multihost.sync_global_processes("both have listed what is gone")
         manager.delete(0)
         out["after"] = (manager.all_steps(), os.path.exists(f"{root}/0"))
         if me == 1:

@@ -38,6 +38,7 @@ def ours(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     # A program may register type handlers for itself.
     entries = list(REGISTRY._type_registry)
     monkeypatch.setattr(REGISTRY, "_type_registry", entries)
+    monkeypatch.setattr(REGISTRY, "_by_typestr", dict(REGISTRY._by_typestr))
     scope: dict[str, Any] = {"__name__": "__main__"}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
