@@ -1,5 +1,6 @@
 """Processes agree, and when one fails all others know why, at once."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pertinax._hosts import Topology, decide_for_all
+from pertinax._hosts import Topology, decide_for_all, handed_over
 from pertinax._hosts.board import Board
 from pertinax._hosts.cluster import Cluster
 from pertinax.errors import PeerAbsent, PeerFailed
@@ -106,6 +107,26 @@ def test_a_refusal_is_the_same_for_all_however_late_they_come(
 
     answers = together(clusters(made), work)
     assert [repr(error) for error in answers] == ["FileExistsError('taken')"] * COUNT
+
+
+def test_an_operation_is_left_with_its_failure_if_no_thread_can_end_it(
+    made: list[Any], subject: str
+) -> None:
+    def work(job: Cluster) -> Any:
+        with contextlib.ExitStack() as stack:
+            talk = stack.enter_context(job.begin("save", subject, timeout_s=60))
+            if job.topology.process == 1:
+                with handed_over(stack):
+                    raise RuntimeError("can't start new thread")
+            with handed_over(stack) as on_thread:
+                pass
+        with on_thread:  # what has been handed over is not left before
+            talk.collect("written", 1, len)
+
+    answers = together(clusters(made), work)
+    assert isinstance(answers[1], RuntimeError)
+    others = [answers[i] for i in (0, 2, 3)]
+    assert all(isinstance(error, PeerFailed) and error.process == 1 for error in others)
 
 
 def test_who_does_not_wait_can_ask(made: list[Any], subject: str) -> None:

@@ -14,7 +14,7 @@ from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents, Progress, write_checkpoint
 from pertinax._formats.detect import detect
 from pertinax._formats.layout import LayoutName
-from pertinax._hosts import Round, decide_for_all, this_job
+from pertinax._hosts import Round, decide_for_all, handed_over, this_job
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
@@ -114,19 +114,15 @@ def save_async(
         if _is_taken(where, final, options, talk):
             return Pending(final, lambda _: None, begun_s=begun_s, total_bytes=0, on_done=on_done)
         contents = Contents({"": prepare(tree, options, snapshot, talk.topology)})
-        on_thread = stack.pop_all()
+        with handed_over(stack) as on_thread:
 
-    def work(progress: Progress) -> None:
-        with on_thread:
-            _write(where, final, contents, options, progress, talk=talk)
+            def work(progress: Progress) -> None:
+                with on_thread:
+                    _write(where, final, contents, options, progress, talk=talk)
 
-    try:
-        return Pending(
-            final, work, begun_s=begun_s, total_bytes=contents.total_bytes, on_done=on_done
-        )
-    except BaseException as error:
-        on_thread.__exit__(type(error), error, error.__traceback__)
-        raise
+            return Pending(
+                final, work, begun_s=begun_s, total_bytes=contents.total_bytes, on_done=on_done
+            )
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from pertinax._hosts.alone import Alone, Monologue
 from pertinax._hosts.contract import Hosts, Round
+from pertinax._hosts.handover import handed_over
 from pertinax._hosts.job import this_job
 from pertinax._hosts.verdict import decide_for_all
 from pertinax._plan.topology import Topology
@@ -13,5 +14,6 @@ __all__ = [
     "Round",
     "Topology",
     "decide_for_all",
+    "handed_over",
     "this_job",
 ]

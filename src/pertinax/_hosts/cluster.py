@@ -62,7 +62,6 @@ class Conversation:
     ) -> None:
         self.topology: Final = topology
         self._board = board
-        self._who = topology
         self._told = False
         self._listener = listener
         self._name = name
@@ -73,7 +72,7 @@ class Conversation:
     def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
         """What the primary's `decide` returns. Only the others wait."""
         self._phase = phase
-        if not self._who.is_primary:
+        if not self.topology.is_primary:
             return self._hear(phase)
         self._raise_failures()
         return self._say(phase, decide())
@@ -81,20 +80,20 @@ class Conversation:
     def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
         """What the primary's `decide` makes of the values of all members. All wait."""
         self._phase = phase
-        if not self._who.is_primary:
-            self._board.put(f"{phase}/{self._who.process}", json.dumps(value))
+        if not self.topology.is_primary:
+            self._board.put(f"{phase}/{self.topology.process}", json.dumps(value))
             return self._hear(phase)
         self._raise_failures()
         values = self._gather(phase)
-        values[self._who.process] = value
+        values[self.topology.process] = value
         return self._say(phase, decide(dict(sorted(values.items()))))
 
     def fail(self, error: BaseException) -> None:
         """Tell the others; the primary waits until they have heard it, though not for long."""
         self._tell(error)
         end_s = time.monotonic() + _GRACE_S
-        others = set(self._who.members) - {self._who.process}
-        while self._who.is_primary and time.monotonic() < end_s:
+        others = set(self.topology.members) - {self.topology.process}
+        while self.topology.is_primary and time.monotonic() < end_s:
             stopped = {int(process) for process in self._board.read_all("stopped")}
             awaited = others - stopped - self._listener.silent(others).keys()
             if not awaited:
@@ -123,8 +122,8 @@ class Conversation:
                 self._tell(error)
             self._phase = "leaving"
             if error is not None:
-                self._board.put(f"stopped/{self._who.process}", "")
-            if self._board.count("left") == len(self._who.members):
+                self._board.put(f"stopped/{self.topology.process}", "")
+            if self._board.count("left") == len(self.topology.members):
                 self._board.clear()
         except jax.errors.JaxRuntimeError:
             if error is None:  # else the service went away, and `error` tells it better
@@ -136,7 +135,7 @@ class Conversation:
             return
         self._told = True
         story = {
-            "process": self._who.process,
+            "process": self.topology.process,
             "phase": self._phase,
             "type": type(error).__name__,
             "text": str(error)[:_TEXT_LIMIT],
@@ -148,7 +147,7 @@ class Conversation:
                 "type": error.type_name,
                 "text": error.text,
             }
-        self._board.put(f"failed/{self._who.process}", json.dumps(story))
+        self._board.put(f"failed/{self.topology.process}", json.dumps(story))
 
     def _say(self, phase: str, decision: Any) -> Any:
         self._board.put(f"said/{phase}", json.dumps(decision))
@@ -164,12 +163,12 @@ class Conversation:
             text = self._board.read(f"said/{phase}", self._slice(end_s))
             if text is not None:
                 return json.loads(text)
-            self._look_around({self._who.primary}, end_s)
+            self._look_around({self.topology.primary}, end_s)
 
     def _gather(self, phase: str) -> dict[int, Any]:
         """Wait for the values of all others."""
         end_s = time.monotonic() + self._timeout_s
-        others = set(self._who.members) - {self._who.process}
+        others = set(self.topology.members) - {self.topology.process}
         while True:
             found = {int(p): text for p, text in self._board.read_all(phase).items()}
             absent = others - found.keys()
@@ -197,14 +196,14 @@ class Conversation:
             )
         if time.monotonic() >= end_s:
             raise PeerAbsent(
-                f"{self._name}: process {self._who.process} waited {self._timeout_s:.0f} s in "
+                f"{self._name}: process {self.topology.process} waited {self._timeout_s:.0f} s in "
                 f"phase {self._phase!r} for {_names(awaited)}: every member must make the same "
                 "calls in the same order"
             )
 
     def _raise_failures(self) -> None:
         told = self._board.read_all("failed")
-        told.pop(str(self._who.process), None)
+        told.pop(str(self.topology.process), None)
         if not told:
             return
         story = json.loads(told[min(told, key=int)])

@@ -14,7 +14,7 @@ from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
-from pertinax._hosts import Hosts, decide_for_all
+from pertinax._hosts import Hosts, decide_for_all, handed_over
 from pertinax._steps.history import METRICS_ITEM
 from pertinax._steps.writing import StepWriter
 from pertinax.errors import CheckpointExists
@@ -79,33 +79,32 @@ class SaveLine:
             talk = stack.enter_context(self._hosts.begin("save", writer.root.path))
             decide_for_all(talk, "look at the step", check, CheckpointExists)
             content = prepare(tree, options, options.snapshot, talk.topology)
-            on_thread = stack.pop_all()
-        items: dict[str, Any] = {DEFAULT_ITEM: content}
-        if metrics is not None:
-            items[METRICS_ITEM] = {METRICS_ITEM: metrics}
-        contents = Contents(items)
-        before, writer.last = writer.last, (step, now_s)
-        writer.tally.begin(step, contents.total_bytes)
-
-        def work(progress: Callable[[int, int], None]) -> None:
+            items: dict[str, Any] = {DEFAULT_ITEM: content}
+            if metrics is not None:
+                items[METRICS_ITEM] = {METRICS_ITEM: metrics}
+            contents = Contents(items)
+            before, writer.last = writer.last, (step, now_s)
+            writer.tally.begin(step, contents.total_bytes)
             try:
-                with on_thread:
-                    writer.write(step, contents, options, progress, talk=talk)
-            except BaseException:
+                with handed_over(stack) as on_thread:
+
+                    def work(progress: Callable[[int, int], None]) -> None:
+                        try:
+                            with on_thread:
+                                writer.write(step, contents, options, progress, talk=talk)
+                        except BaseException:
+                            writer.last = before
+                            raise
+
+                    flight = Pending(
+                        writer.root.directory(step),
+                        work,
+                        begun_s=begun_s,
+                        total_bytes=contents.total_bytes,
+                    )
+            except BaseException as error:  # no thread to be had
+                writer.tally.ended(0.0, error=error)
                 writer.last = before
                 raise
-
-        try:
-            flight = Pending(
-                writer.root.directory(step),
-                work,
-                begun_s=begun_s,
-                total_bytes=contents.total_bytes,
-            )
-        except BaseException as error:  # no thread to be had
-            on_thread.__exit__(type(error), error, error.__traceback__)
-            writer.tally.ended(0.0, error=error)
-            writer.last = before
-            raise
         self._flight, self._flight_step = flight, step
         return flight

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 import jax
 
 from pertinax._core.pending import Pending
-from pertinax._hosts import Round
+from pertinax._hosts import Round, handed_over
 from pertinax.checkpoint._adapt.calls import save_args_of
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.publish import (
@@ -124,13 +124,13 @@ class AsyncCheckpointer(Checkpointer):
             path, result = run_coroutine(self._start(place, given, talk))
             futures = list(flat_futures(result))
             number = counters.async_save_counter()
-            on_thread = stack.pop_all()
+            with handed_over(stack) as on_thread:
 
-        def finish(_: Any) -> None:
-            with on_thread:
-                self._finish(path, place, futures, begun_ns, number, talk=talk)
+                def finish(_: Any) -> None:
+                    with on_thread:
+                        self._finish(path, place, futures, begun_ns, number, talk=talk)
 
-        self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
+                self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
         _record("blocking_duration_secs", time.monotonic() - begun_s)
 
     async def _start(

@@ -31,7 +31,7 @@ from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax._formats.ocdbt import MANIFEST_FILE
 from pertinax._formats.parts import Exchange
 from pertinax._formats.zarr.array import METADATA_KEY
-from pertinax._hosts import Round
+from pertinax._hosts import Round, handed_over
 from pertinax._plan.topology import Topology
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
@@ -167,13 +167,13 @@ async def _begin(
             check_others=held.settings.validate,
         )
     total = _written_bytes(content) + bytes_of(held.batches, held.values)
-    on_thread = stack.pop_all()
+    with handed_over(stack) as on_thread:
 
-    def write() -> None:
-        with on_thread:
-            _write(store, path, content, held.options, total, talk=talk)
+        def write() -> None:
+            with on_thread:
+                _write(store, path, content, held.options, total, talk=talk)
 
-    future = start(write, "pertinax-write-item")
+        future = start(write, "pertinax-write-item")
     record_held(total, content.facts["saved_at_ns"])
     return future
 
