@@ -19,7 +19,7 @@ OLD := .venv-orbax-0.8
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash bench golden parity clean setup static format
+.PHONY: help demo test check crash bench golden parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ golden: $(DEV) $(OLD)/.stamp ## write the golden checkpoints that are not there 
 
 parity: $(DEV) ## docs/parity.md: every requirement with the tests that prove it
 	$(PY) -m tests.rows.parity
+
+reference: $(DEV) ## docs/reference: every public name, from the docstrings
+	$(PY) -m tests.docs.reference
 
 format: $(DEV) ## let ruff put the sources into shape
 	$(VENV)/bin/ruff format .

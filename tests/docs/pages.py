@@ -9,22 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)(?: raises=(\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A block of Python, the line it begins at, and what it prints (None: nobody says)."""
+    """A block of Python, the line it begins at, what it prints (None: nobody says), and the name of
+    the exception that it raises on purpose (None: it raises nothing).
+    """
 
     line: int
     code: str
     output: str | None
+    raises: str | None = None
 
 
 def user_pages() -> list[Path]:
     """The README and all guides; design notes are for ourselves."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    return [ROOT / "README.md", *(page for page in pages if page.parent.name != "design")]
 
 
 def all_pages() -> list[Path]:
@@ -41,8 +45,8 @@ def examples(text: str) -> Iterator[Example]:
         output = None
         if following is not None and following[1] == "text":
             between = text[block.end() : following.start()]
-            output = following[2] if not between.strip() else None
-        yield Example(text.count("\n", 0, block.start()) + 2, block[2], output)
+            output = following[3] if not between.strip() else None
+        yield Example(text.count("\n", 0, block.start()) + 2, block[3], output, block[2])
 
 
 def links(text: str) -> list[str]:

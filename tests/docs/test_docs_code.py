@@ -4,21 +4,23 @@ Knows pages and examples. Knows nothing of checkpoints.
 """
 
 import contextlib
+import dataclasses
 import doctest
 import io
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.docs.pages import ROOT, all_pages, examples, links, user_pages
+from tests.docs.pages import ROOT, Example, all_pages, examples, links, user_pages
 
 _LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", user_pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", user_pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs_in_order_and_prints_what_the_page_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,17 +29,40 @@ def test_the_code_of_a_page_runs_in_order_and_prints_what_the_page_says(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
     for example in examples(page.read_text("utf-8")):
-        # Padding lets a traceback show the line of the page.
-        code = compile("\n" * (example.line - 1) + example.code, str(page), "exec")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(code, module.__dict__)
+        printed = run(example, page, module.__dict__)
         if example.output is not None:
-            matches = doctest.OutputChecker().check_output(
-                example.output, printed.getvalue(), _LIKE
-            )
+            matches = doctest.OutputChecker().check_output(example.output, printed, _LIKE)
             told = f"{page}:{example.line}\n--- the page says\n{example.output}"
-            assert matches, f"{told}--- it printed\n{printed.getvalue()}"
+            assert matches, f"{told}--- it printed\n{printed}"
+
+
+def run(example: Example, page: Path, names: dict[str, Any]) -> str:
+    """What the example prints. One that raises on purpose must, and prints type and message."""
+    # Padding lets a traceback show the line of the page.
+    code = compile("\n" * (example.line - 1) + example.code, str(page), "exec")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        if example.raises is None:
+            exec(code, names)
+        else:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 - the page names it
+                exec(code, names)
+            assert caught.type.__name__ == example.raises, caught.value
+            print(f"{caught.type.__name__}: {caught.value}")
+    return printed.getvalue()
+
+
+@pytest.mark.row("R158")
+def test_an_example_that_raises_says_so_and_any_other_exception_fails() -> None:
+    raising = "```python raises=KeyError\n{}['a']\n```\n\n```text\nKeyError: 'a'\n```\n"
+    page = raising + "\n```python\n1 / 0\n```\n"
+    meant, other = examples(page)
+    assert meant.raises == "KeyError"
+    assert run(meant, ROOT, {}) == meant.output
+    with pytest.raises(ZeroDivisionError):
+        run(other, ROOT, {})
+    with pytest.raises(AssertionError, match="division"):
+        run(dataclasses.replace(other, raises="KeyError"), ROOT, {})
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(ROOT)))
