@@ -13,9 +13,10 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import SingleDeviceSharding
 
-from pertinax._device.shardings import box_of, sharding_text
+from pertinax._device.shardings import sharding_text
+from pertinax._device.spreads import Spreads
 from pertinax._plan.boxes import Box, Shape
-from pertinax._plan.shares import Holding, share_out
+from pertinax._plan.shares import Sharing
 from pertinax._plan.topology import ALONE, Topology
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.skeleton import MAX_INT_BITS
@@ -68,8 +69,8 @@ class Inspector:
 
     def __init__(self, topology: Topology = ALONE) -> None:
         self._topology = topology
-        self._holdings: dict[Hashable, list[Holding]] = {}
-        self._turn = 0
+        self._spreads = Spreads(topology)
+        self._sharing = Sharing()
         self._dtypes: dict[Any, str | None] = {}
         self._wholes: dict[Shape, tuple[Box, ...]] = {}
         self._layouts: dict[Hashable, tuple[str | None, str]] = {}
@@ -138,26 +139,18 @@ class Inspector:
             dtype = value.dtype.name
         shape, sharding = value.shape, value.sharding
         layout, platform = self._layout(sharding)
-        if not self._topology.alone:
-            return self._shared(
-                value, path, LiveLeaf(kind, dtype, shape, (), (), shape, layout, impl, platform)
-            )
-        if type(sharding) is SingleDeviceSharding:
-            boxes = self._whole(shape)
-            sources = (value,) if boxes else ()
-            return LiveLeaf(kind, dtype, shape, boxes, sources, shape, layout, impl, platform)
-        if not value.is_fully_addressable:
-            raise UnsupportedTopology(
-                f"leaf {path_text(path)!r} has parts on other processes than "
-                f"{self._topology.process}, which saves by itself: let all of them save it together"
-            )
-        boxes, sources = _owned(value, shape)
-        part = sharding.shard_shape(shape)
-        return LiveLeaf(kind, dtype, shape, boxes, sources, part, layout, impl, platform)
-
-    def _shared(self, value: jax.Array, path: Path, leaf: LiveLeaf) -> LiveLeaf:
-        """What this process writes of an array that several processes hold."""
-        if value.is_fully_addressable:
+        if self._topology.alone:
+            if type(sharding) is SingleDeviceSharding:
+                boxes = self._whole(shape)
+                sources = (value,) if boxes else ()
+                return LiveLeaf(kind, dtype, shape, boxes, sources, shape, layout, impl, platform)
+            if not value.is_fully_addressable:
+                raise UnsupportedTopology(
+                    f"leaf {path_text(path)!r} has parts on other processes than "
+                    f"{self._topology.process}, which saves by itself: let all of them save it "
+                    "together"
+                )
+        elif value.is_fully_addressable:
             raise UnsupportedLeaf(
                 f"leaf {path_text(path)!r} is a jax.Array on devices of process "
                 f"{self._topology.process} alone: host local arrays cannot be saved by several "
@@ -166,40 +159,28 @@ class Inspector:
                 "fully_replicated_host_local_array_to_global_array of pertinax.checkpoint.utils), "
                 "or a numpy array, which the primary saves"
             )
-        if not math.prod(leaf.shape):
-            return leaf._replace(write_shape=value.sharding.shard_shape(leaf.shape))
-        share = share_out(
-            self._holders(value.sharding, path, leaf.shape),
-            self._topology.process,
-            itemsize=value.dtype.itemsize,
-            turn=self._turn,
-        )
-        self._turn += 1
-        shards = {box_of(shard.index, leaf.shape): shard for shard in value.addressable_shards}
-        sources = tuple(shards[box].data for box in share.holdings)
-        return leaf._replace(
-            boxes=share.boxes, sources=sources, held=share.holdings, write_shape=share.piece
+        return self._spread(
+            value, path, LiveLeaf(kind, dtype, shape, (), (), shape, layout, impl, platform)
         )
 
-    def _holders(self, sharding: Any, path: Path, shape: Shape) -> list[Holding]:
-        """The distinct boxes of an array, each with the members that hold it."""
-        key = (sharding, shape)
-        found = self._holdings.get(key)
-        if found is None:
-            processes: dict[Box, set[int]] = {}
-            for device, index in sharding.devices_indices_map(shape).items():
-                held_by = processes.setdefault(box_of(index or (), shape), set())
-                if device.process_index in self._topology.members:
-                    held_by.add(device.process_index)
-            if not all(processes.values()):
-                raise UnsupportedTopology(
-                    f"leaf {path_text(path)!r} has parts that none of the members "
-                    f"{list(self._topology.members)} holds: save it with all processes"
-                )
-            found = [(box, tuple(sorted(who))) for box, who in processes.items()]
-            found.sort(key=lambda holding: (holding[0].start, holding[0].stop))
-            self._holdings[key] = found
-        return found
+    def _spread(self, value: jax.Array, path: Path, leaf: LiveLeaf) -> LiveLeaf:
+        """What this process writes of an array that lies on several devices."""
+        if not math.prod(leaf.shape):
+            return leaf._replace(write_shape=value.sharding.shard_shape(leaf.shape))
+        lay = self._spreads.of(value)
+        if not lay.spread.seating.fewest:
+            raise UnsupportedTopology(
+                f"leaf {path_text(path)!r} has parts that none of the members "
+                f"{list(self._topology.members)} holds: save it with all processes"
+            )
+        share = self._sharing.share(lay.spread, value.dtype.itemsize)
+        whole = share.piece == lay.spread.first
+        return leaf._replace(
+            boxes=share.boxes,
+            sources=tuple([value.addressable_data(lay.positions[i]) for i in share.sources]),
+            held=() if whole else tuple([lay.spread.boxes[i] for i in share.sources]),
+            write_shape=share.piece,
+        )
 
     def _whole(self, shape: Shape) -> tuple[Box, ...]:
         """The box of a whole array; none if the array has no elements."""
@@ -219,18 +200,6 @@ class Inspector:
             platform = next(iter(sharding.device_set)).platform
             found = self._layouts[sharding] = (sharding_text(sharding), platform)
         return found
-
-
-def _owned(value: jax.Array, shape: Shape) -> tuple[tuple[Box, ...], tuple[Any, ...]]:
-    """The boxes of a spread array that this process writes: of each box the first replica, wherever
-    it is.
-    """
-    if not math.prod(shape):
-        return (), ()
-    shards = [shard for shard in value.addressable_shards if shard.replica_id == 0]
-    return tuple(box_of(shard.index, shape) for shard in shards), tuple(
-        shard.data for shard in shards
-    )
 
 
 def key_impl_name(keys: jax.Array) -> str:

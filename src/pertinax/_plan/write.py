@@ -4,7 +4,7 @@ Knows shapes, owned boxes, alignment and how much a file may hold. Knows nothing
 of files. Every process can compute the plan of every other one from what all know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,11 +75,11 @@ def plan_write(arrays: Sequence[ArrayPieces], *, file_bytes: int = 0) -> WritePl
 
     They lie in one file, or in several: a file that has come to exceed `file_bytes` is closed.
     """
-    whole: dict[tuple[Box, int], int] = {}
-    pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, whole)]
+    known: _Known = {}
+    pieces = [piece for array in arrays if not array.encoded for piece in _pieces(array, known)]
     small = [p for p in pieces if p.length < SMALL_BYTES]
     large = [p for p in pieces if p.length >= SMALL_BYTES]
-    appended = [piece for array in arrays if array.encoded for piece in _pieces(array, whole)]
+    appended = [piece for array in arrays if array.encoded for piece in _pieces(array, known)]
     cuts = (0,)
     if file_bytes:
         offsets, packed_bytes, placed_bytes, cuts = _cut_offsets(small, large, file_bytes)
@@ -135,16 +135,23 @@ def _cut_offsets(
     return np.array(offsets, np.int64), ends[0], ends[1], tuple(cuts)
 
 
-def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece]:
-    """The pieces of one array; `whole` remembers the bytes of boxes that are one chunk."""
-    if array.chunk_shape == array.shape and len(array.boxes) == 1:
-        box = array.boxes[0]
-        length = whole.get((box, array.itemsize))
-        if length is None:
-            length = whole[box, array.itemsize] = box.size * array.itemsize
-        return [Piece(array.leaf, 0, 0, box, length)]
+_Cut = tuple[int, int, Box, int]
+"""A piece of whatever leaf: source, ordinal, box and length."""
+_Known = dict[tuple[int, Shape, Shape, int], list[_Cut]]
+
+
+def _pieces(array: ArrayPieces, known: _Known) -> list[Piece]:
+    """The pieces of one array; `known` remembers how arrays with the very same boxes are cut."""
+    key = (id(array.boxes), array.shape, array.chunk_shape, array.itemsize)
+    cuts = known.get(key)
+    if cuts is None:
+        cuts = known[key] = list(_cuts(array))
+    leaf = array.leaf
+    return [Piece(leaf, *cut) for cut in cuts]
+
+
+def _cuts(array: ArrayPieces) -> Iterator[_Cut]:
     grid = grid_shape(array.shape, array.chunk_shape)
-    out: list[Piece] = []
     for source, box in enumerate(array.boxes):
         for index in chunks_touching(box, array.chunk_shape):
             chunk = chunk_box(index, array.chunk_shape, array.shape)
@@ -152,9 +159,4 @@ def _pieces(array: ArrayPieces, whole: dict[tuple[Box, int], int]) -> list[Piece
                 raise ValueError(
                     f"chunk {chunk} of leaf {array.leaf} reaches out of the owned box {box}"
                 )
-            out.append(
-                Piece(
-                    array.leaf, source, ordinal_of(index, grid), chunk, chunk.size * array.itemsize
-                )
-            )
-    return out
+            yield source, ordinal_of(index, grid), chunk, chunk.size * array.itemsize
