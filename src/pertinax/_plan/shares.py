@@ -21,13 +21,13 @@ FLOOR_BYTES = 1 << 20
 
 
 class Seat(NamedTuple):
-    """A process at one box: the `number` of the box, the process's `place` among its `count`
-    holders.
+    """A process at one box: the `number` of the box, the process's `place` among its
+    `holders`.
     """
 
     number: int
     place: int
-    count: int
+    holders: int
 
 
 @dataclass(frozen=True, slots=True)
