@@ -3,8 +3,10 @@
 Knows the environment that JAX reads once, before it is first used. Knows nothing of what is tested.
 """
 
+import collections
 import os
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,3 +27,23 @@ settings.register_profile("dev", deadline=None, suppress_health_check=SLOW_DISKS
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("campaign", settings.get_profile("dev"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture
+def campaign_size(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Counts cases of a campaign, by its name; the sums stand at the end of pytest's report."""
+    counts: collections.Counter[str] = collections.Counter()
+    yield lambda name, count=1: counts.update({name: count})
+    request.node.user_properties += [("campaign", list(one)) for one in counts.items()]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: collections.Counter[str] = collections.Counter()
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if getattr(report, "when", "") == "teardown":  # fixtures have ended by then
+            for kind, value in report.user_properties:
+                counts.update({value[0]: value[1]} if kind == "campaign" else {})
+    if counts:
+        terminalreporter.section("cases of campaigns")
+        for name, count in sorted(counts.items()):
+            terminalreporter.line(f"{count:>9,}  {name}")

@@ -51,7 +51,9 @@ def spread(before, program, exchange, part):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [(i, 4) for i in range(4)], ids=lambda part: f"part{part[0]}")
 @pytest.mark.parametrize(("old", "program", "exchange"), CASES)
-def test_after_a_cut_anywhere_the_old_tree_or_the_new_one_is_there(old, program, exchange, part):
+def test_after_a_cut_anywhere_the_old_tree_or_the_new_one_is_there(
+    old, program, exchange, part, campaign_size
+):
     before = disk(old)
     allowed = {None, "new"} if old is None else {"old", "new"}
     for cut, (words, after) in enumerate(
@@ -64,6 +66,7 @@ def test_after_a_cut_anywhere_the_old_tree_or_the_new_one_is_there(old, program,
         )
     ):
         assert seen(after) in allowed, words
+        campaign_size("power cuts: saves and replacements")
         if cut % 5 == 0:
             clean_and_save_again(after)
 
@@ -95,7 +98,7 @@ def test_what_returned_is_durable(old, program, exchange):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(("old", "program", "exchange"), CASES)
-def test_campaign_every_cut_with_many_states(old, program, exchange):
+def test_campaign_every_cut_with_many_states(old, program, exchange, campaign_size):
     seed = int(os.environ.get("PERTINAX_SEED", "0"))
     limit = int(os.environ.get("PERTINAX_STATES", "30"))
     before = disk(old)
@@ -105,6 +108,7 @@ def test_campaign_every_cut_with_many_states(old, program, exchange):
         before, program, exchange=exchange, operations=range(total), limit=limit, seed=seed
     ):
         assert seen(after) in allowed, (seed, words)
+        campaign_size("power cuts: saves and replacements")
         clean_and_save_again(after)
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from pertinax.testing import CrashingStore, SimulatedDeath
 from tests.steps.trees import ROOT, fill, hidden, names, same, state
 
 pytestmark = pytest.mark.crash
+SEED = int(os.environ.get("PERTINAX_SEED", "0"))
+MANY = int(os.environ.get("PERTINAX_STATES", "30"))
 
 
 def disk_with(*steps: int) -> MemoryStore:
@@ -72,11 +74,14 @@ def cuts(background: bool, every: int = 1) -> Iterator[tuple[CrashingStore, list
 @pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
 @pytest.mark.parametrize("background", [True, False])
-def test_a_power_cut_at_every_operation_of_a_save_with_retention(background: bool) -> None:
+def test_a_power_cut_at_every_operation_of_a_save_with_retention(
+    background: bool, campaign_size: Callable[[str], None]
+) -> None:
     seen: set[tuple[int, ...]] = set()
     for store, done in cuts(background):
         for after in store.crash_states(4, seed=store.operations):
             check(after, done, (store.operations, store.log[-1]))
+            campaign_size("power cuts: Manager with retention")
             seen.add(tuple(Manager(ROOT, store=after).steps()))
     assert {(1, 2), (2, 3), (3, 4)} <= seen
 
@@ -85,10 +90,13 @@ def test_a_power_cut_at_every_operation_of_a_save_with_retention(background: boo
 @pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
 @pytest.mark.parametrize("background", [True, False])
-def test_a_power_cut_at_every_operation_with_many_remains(background: bool) -> None:
+def test_a_power_cut_at_every_operation_with_many_remains(
+    background: bool, campaign_size: Callable[[str], None]
+) -> None:
     for store, done in cuts(background):
-        for after in store.crash_states(16, seed=store.operations + 1):
+        for after in store.crash_states(MANY, seed=store.operations + 1000 * SEED + 1):
             check(after, done, (store.operations, store.log[-1]))
+            campaign_size("power cuts: Manager with retention")
 
 
 @pytest.mark.usefixtures("dead_owners")
@@ -105,7 +113,9 @@ def test_training_goes_on_after_a_cut() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
-def test_a_second_cut_while_recovering_loses_nothing() -> None:
+def test_a_second_cut_while_recovering_loses_nothing(
+    campaign_size: Callable[[str], None],
+) -> None:
     for store, done in cuts(background=True, every=6):
         (disk,) = store.crash_states(1)
         again = CrashingStore(disk)
@@ -116,6 +126,7 @@ def test_a_second_cut_while_recovering_loses_nothing() -> None:
                 Manager(ROOT, store=dying)
             for after in dying.crash_states(2, seed=cut):
                 check(after, done, (store.log[-1], dying.log[-1]))
+                campaign_size("power cuts: recovery")
 
 
 # ------------------------------------------------------------------------------------ real kills

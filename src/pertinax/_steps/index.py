@@ -6,7 +6,6 @@ directory of its step first, a file that is damaged, torn or missing is no index
 write one is no failure.
 """
 
-import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pertinax._formats.crc import file_crc
 from pertinax._store.contract import Store
 from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import hidden_name, join_path
+from pertinax._store.replacing import replace_file
 
 _LOG: Final = logging.getLogger(__name__)
 _HEAD: Final = b"pertinax steps 1 "
@@ -68,28 +68,9 @@ def write_index(store: Store, root: str, index: Index) -> None:
     new = hidden_name(path)
     try:
         make_dirs(store, join_path(root, PRIVATE_DIR))
-        try:
-            with store.create(new) as writer:
-                writer.write_at(0, [_encode(index)])
-            _put(store, new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                store.remove_file(new)
-            raise
+        replace_file(store, path, _encode(index), new)
     except OSError as error:  # a full disk, a read-only mount, another manager that was faster
         _LOG.info("no index was written root=%s error=%s", root, error)
-
-
-def _put(store: Store, new: str, path: str) -> None:
-    if store.stat(path) is not None:
-        try:
-            store.exchange(new, path)
-        except NotImplementedError:
-            store.remove_file(path)
-        else:
-            store.remove_file(new)
-            return
-    store.rename(new, path)
 
 
 def _encode(index: Index) -> bytes:

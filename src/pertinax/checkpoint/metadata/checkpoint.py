@@ -15,8 +15,10 @@ from typing import Any, Final, Protocol
 
 from etils import epath
 
+from pertinax._core.places import locate
 from pertinax._formats.ledger import LEDGER_FILE, vouched_files
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step, step_fields
+from pertinax._store.replacing import replace_file
 from pertinax.errors import CorruptCheckpoint
 from pertinax.typing import PathLike
 
@@ -119,10 +121,8 @@ def _write(checkpoint_path: PathLike, fields: Mapping[str, Any]) -> None:
     if "://" in os.fspath(directory):  # object stores replace a whole object at once
         file.write_text(text)
         return
-    # A reader, or a crash, finds the old note or the new one.
-    beside = directory / f"{STEP_FILE}.{os.getpid()}.{threading.get_ident()}"
-    beside.write_text(text)
-    beside.replace(file)
+    store, place = locate(file)
+    replace_file(store, place, text.encode(), f"{place}.{os.getpid()}.{threading.get_ident()}")
 
 
 def _refuse_if_finished(directory: epath.Path) -> None:
