@@ -10,6 +10,7 @@ catch:
     │   ├── UnfinishedCheckpoint                 a save that was never published
     │   └── NewerFormat                          written by a later version than this one reads
     ├── CorruptCheckpoint(ValueError)            bytes are not those that were written
+    ├── PartAbsent(LookupError)                  this part of an array is kept elsewhere
     ├── NoUsableStep(ValueError)                 every step of a run was passed over
     ├── RestoreMismatch(ValueError)              the checkpoint does not fit the target
     ├── UnsupportedLeaf(TypeError)               a leaf that no checkpoint can hold
@@ -98,6 +99,64 @@ def _rebuild_corrupt(
     reason: str, file: str, leaf: str | None, start: int | None, stop: int | None
 ) -> CorruptCheckpoint:
     return CorruptCheckpoint(reason, file=file, leaf=leaf, start=start, stop=stop)
+
+
+@final
+class PartAbsent(PertinaxError, LookupError):
+    """A part of an array is wanted that this item does not hold: it is what one process had.
+
+    Attributes:
+        checkpoint: the item.
+        leaf: path of the leaf.
+        start, stop: the first part that is missing: `start[i] <= index[i] < stop[i]`.
+        held: the parts that are there, each as such a pair.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        leaf: str,
+        *,
+        start: tuple[int, ...],
+        stop: tuple[int, ...],
+        held: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.leaf = leaf
+        self.start = start
+        self.stop = stop
+        self.held = tuple(held)
+        listed = ", ".join(_box_text(*box) for box in self.held[:_SHOWN_BOXES])
+        more = len(self.held) - _SHOWN_BOXES
+        listed += f" and {more} more" if more > 0 else ""
+        super().__init__(
+            f"{checkpoint} holds the part of one process: of leaf {leaf!r} it has "
+            f"{listed or 'nothing'}, not {_box_text(start, stop)}. Load it where those shards are "
+            "wanted that it was saved from, or load a checkpoint of all processes"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (
+            _rebuild_absent,
+            (self.checkpoint, self.leaf, self.start, self.stop, self.held),
+        )
+
+
+_SHOWN_BOXES = 8
+
+
+def _box_text(start: tuple[int, ...], stop: tuple[int, ...]) -> str:
+    return "[" + ", ".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True)) + "]"
+
+
+def _rebuild_absent(
+    checkpoint: str,
+    leaf: str,
+    start: tuple[int, ...],
+    stop: tuple[int, ...],
+    held: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+) -> PartAbsent:
+    return PartAbsent(checkpoint, leaf, start=start, stop=stop, held=held)
 
 
 @final

@@ -19,6 +19,7 @@ BUILTINS = {
     "NewerFormat": ValueError,
     "CorruptCheckpoint": ValueError,
     "NoUsableStep": ValueError,
+    "PartAbsent": LookupError,
     "RestoreMismatch": ValueError,
     "UnsupportedLeaf": TypeError,
     "InvalidOption": ValueError,
@@ -40,7 +41,8 @@ def test_every_error_hangs_on_the_one_root_and_is_drawn_in_the_tree(kind):
 
 # These are made of facts, and write their text themselves.
 OF_FACTS = (
-    *(errors.CorruptCheckpoint, errors.NoUsableStep, errors.PeerFailed, errors.RestoreMismatch),
+    *(errors.CorruptCheckpoint, errors.NoUsableStep, errors.PartAbsent),
+    *(errors.PeerFailed, errors.RestoreMismatch),
 )
 
 
@@ -53,6 +55,7 @@ def examples():
         errors.PeerFailed(
             "boom", process=3, phase="write", operation="save 1", type_name="OSError"
         ),
+        errors.PartAbsent("/c", "w", start=(0, 4), stop=(2, 8), held=[((0, 0), (2, 4))]),
         errors.NoUsableStep("/c", [errors.PassedOver(4, "/c/4", corrupt)]),
         errors.StorageFull(28, "no room", "/c"),
         errors.CheckpointNotFound(2, "nothing", "/c"),
@@ -66,6 +69,15 @@ def test_every_error_survives_pickling(error):
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_what_is_kept_elsewhere_is_named_with_what_is_here():
+    held = [((0, n), (2, n + 1)) for n in range(9)]
+    text = str(errors.PartAbsent("/c", "w", start=(0, 9), stop=(2, 10), held=held))
+    assert "leaf 'w'" in text
+    assert "[0:2, 0:1]" in text
+    assert "and 1 more, not [0:2, 9:10]" in text
+    assert "it has nothing" in str(errors.PartAbsent("/c", "w", start=(), stop=(), held=()))
 
 
 def test_a_mismatch_shows_both_sides_and_the_way_out():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import pertinax
 from pertinax._formats.crc import crc32c, file_crc
-from pertinax._formats.ledger import LEDGER_FILE, VERSION, decode_ledger, encode_ledger
+from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger
 from pertinax._store.memory import MemoryStore
 from pertinax._tree.skeleton import encode
 from pertinax.errors import CorruptCheckpoint, UnsupportedLeaf
@@ -47,7 +47,7 @@ def test_the_file_ends_with_the_checksum_of_all_before_it():
     data = ledger_of({"a": 1})
     body, tail = data[:-21], data[-21:]
     assert tail == b',"crc32c":"%08x"}' % crc32c(body)
-    assert json.loads(data)["pertinax"] == VERSION
+    assert json.loads(data)["pertinax"] == 1
 
 
 def test_every_flipped_bit_is_noticed():
@@ -169,3 +169,44 @@ def test_a_jax_array_of_a_dtype_that_jax_does_not_have_is_an_error_of_ours(array
     file.content[:] = encode_ledger(dataclasses.replace(manifest, leaves=(leaf,)))
     with pytest.raises(UnsupportedLeaf, match="jax"):
         pertinax.load("/c", store=store)
+
+
+def part_of(data):
+    """The same ledger without the last chunk of its last leaf."""
+    manifest = decode_ledger(data)
+    chunks = manifest.chunks
+    blocks = -(-int(chunks.length[-1]) // (1 << 20))
+    cut = {name: getattr(chunks, name)[:-1] for name in COLUMNS[:-1]}
+    fewer = dataclasses.replace(chunks, **cut, crc=chunks.crc[:-blocks])
+    return dataclasses.replace(manifest, chunks=fewer)
+
+
+def test_a_part_says_so_in_a_version_that_older_readers_refuse():
+    part = part_of(ledger_of({"w": np.arange(64.0)}, chunk_bytes=64))
+    with pytest.raises(CorruptCheckpoint, match="7 chunks of 8"):
+        decode_ledger(encode_ledger(part))
+    data = encode_ledger(dataclasses.replace(part, partial=True))
+    again = decode_ledger(data)
+    assert again.partial
+    assert json.loads(data)["pertinax"] == 2
+    assert again.chunks.ordinal[again.chunks.leaf == 0].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("ordinals", [[0, 1, 2, 3, 4, 5, 8], [0, 2, 1, 3, 4, 5, 6], [0] * 7])
+def test_chunks_of_a_part_stand_in_the_grid_once_and_in_order(ordinals):
+    part = part_of(ledger_of({"w": np.arange(64.0)}, chunk_bytes=64))
+    own = part.chunks.ordinal.copy()
+    own[part.chunks.leaf == 0] = ordinals
+    chunks = dataclasses.replace(part.chunks, ordinal=own)
+    with pytest.raises(CorruptCheckpoint, match="chunk"):
+        decode_ledger(encode_ledger(dataclasses.replace(part, partial=True, chunks=chunks)))
+
+
+@pytest.mark.parametrize(("version", "partial"), [(1, True), (2, 1), (2, "yes")])
+def test_a_part_is_none_in_version_1_nor_by_another_word(version, partial):
+    data = ledger_of({"w": np.arange(8.0)})
+    fields = json.loads(data) | {"pertinax": version, "partial": partial}
+    del fields["crc32c"]
+    body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
+    with pytest.raises(CorruptCheckpoint, match="partial is"):
+        decode_ledger(body + b',"crc32c":"%08x"}' % crc32c(body))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from pertinax._core.match import stored_text, visible_shape
 from pertinax._core.open import Found, find, open_found, read_settled
 from pertinax._formats.manifest import Manifest, StoredLeaf
@@ -49,6 +51,8 @@ class Description:
         saved_at: when the save began, if that is known.
         writer: who wrote it, if that is known.
         items: names of the items of a step; empty for a single tree.
+        partial: whether the item holds a part of its arrays only: what one process had.
+        held_bytes: bytes of the elements that are here; differs from `nbytes` if it is partial.
         as_dicts: nodes that a load without a target gives back as dicts, with the type that they
             had.
     """
@@ -61,6 +65,8 @@ class Description:
     writer: str | None
     items: tuple[str, ...]
     as_dicts: tuple[tuple[str, str], ...]
+    partial: bool = False
+    held_bytes: int = 0
 
     @property
     def verified(self) -> bool:
@@ -79,6 +85,8 @@ class Description:
         if self.items:
             lines.append(f"  items {', '.join(self.items)}")
         lines.append(f"  {len(self.leaves)} leaves, {bytes_text(self.nbytes)}")
+        if self.partial:
+            lines.append(f"  the part of one process: {bytes_text(self.held_bytes)} of it")
         lines += _table(self.leaves)
         lines += [
             f"  without a target, {path} comes back as a dict (it was a {name})"
@@ -118,15 +126,30 @@ def _describe(path: PathLike, item: str | None, store: Store | None) -> Descript
     with collector_paused(len(manifest.leaves)):
         leaves = tuple(_leaf_info(leaf, i, manifest) for i, leaf in enumerate(manifest.leaves))
     writer = manifest.facts.get("writer")
+    total = sum(leaf.nbytes for leaf in leaves)
     return Description(
         path=opened.path,
         format=manifest.source,
         leaves=leaves,
-        nbytes=sum(leaf.nbytes for leaf in leaves),
+        nbytes=total,
         saved_at=_time(manifest),
         writer=writer if isinstance(writer, str) else None,
         items=_items(found),
         as_dicts=tuple((path_text(p), name) for p, name in inexact_nodes(manifest.root)),
+        partial=manifest.partial,
+        held_bytes=_held_bytes(manifest) if manifest.partial else total,
+    )
+
+
+def _held_bytes(manifest: Manifest) -> int:
+    """Bytes of elements in chunks that are there, before any compression."""
+    counts = np.bincount(
+        manifest.chunks.leaf[manifest.chunks.leaf >= 0], minlength=len(manifest.leaves)
+    ).tolist()
+    return sum(
+        count * math.prod(leaf.chunk_shape) * numpy_dtype(leaf.storage_dtype).itemsize
+        for count, leaf in zip(counts, manifest.leaves, strict=True)
+        if count
     )
 
 

@@ -18,11 +18,12 @@ from pertinax._formats.zarr.codecs import decode_chunk
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
-from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, ordinal_of
+from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, index_of, ordinal_of
 from pertinax._plan.flat import flat_box, flat_range
 from pertinax._store.contract import Store
 from pertinax._store.workers import Workers
-from pertinax.errors import CorruptCheckpoint
+from pertinax._tree.paths import path_text
+from pertinax.errors import CorruptCheckpoint, PartAbsent
 
 
 class Request(NamedTuple):
@@ -105,10 +106,34 @@ class Fetcher:
         boxes = [(ordinal_of(i, grid), chunk_box(i, leaf.chunk_shape, leaf.shape)) for i in touched]
         if end - first == math.prod(grid):
             return [(first + ordinal, box) for ordinal, box in boxes]
-        # Some chunks are absent, which means the fill value (Zarr v3).
+        # Some chunks are absent, which means the fill value (Zarr v3), or that they are elsewhere.
         ordinals = self._manifest.chunks.ordinal[first:end].tolist()
         rows = {ordinal: first + i for i, ordinal in enumerate(ordinals)}
+        if leaf.fill is None:
+            for ordinal, box in boxes:
+                if ordinal not in rows:
+                    raise self._absent(leaf, box, ordinals)
         return [(rows[ordinal], box) for ordinal, box in boxes if ordinal in rows]
+
+    def _absent(self, leaf: StoredLeaf, box: Box, ordinals: Sequence[int]) -> Exception:
+        """What to raise where a chunk is wanted and not there."""
+        grid = grid_shape(leaf.shape, leaf.chunk_shape)
+        held = [chunk_box(index_of(o, grid), leaf.chunk_shape, leaf.shape) for o in ordinals]
+        name = path_text(leaf.path)
+        if self._manifest.verified:
+            return PartAbsent(
+                self._item,
+                name,
+                start=box.start,
+                stop=box.stop,
+                held=[(one.start, one.stop) for one in held],
+            )
+        return CorruptCheckpoint(
+            f"{math.prod(grid) - len(held)} of {math.prod(grid)} chunks are missing, that of "
+            f"{box.start} to {box.stop} among them",
+            file=leaf.name,
+            leaf=name,
+        )
 
     def _flat_chunks(self, box: Box, leaf: StoredLeaf, rows: range) -> list[tuple[int, Box]]:
         """The runs of elements that a box needs some of."""

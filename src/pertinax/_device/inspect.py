@@ -145,6 +145,11 @@ class Inspector:
                 sources = (value,) if boxes else ()
                 return LiveLeaf(kind, dtype, shape, boxes, sources, shape, layout, impl, platform)
             if not value.is_fully_addressable:
+                if self._topology.apart:
+                    return self._own(
+                        value,
+                        LiveLeaf(kind, dtype, shape, (), (), shape, layout, impl, platform),
+                    )
                 raise UnsupportedTopology(
                     f"leaf {path_text(path)!r} has parts on other processes than "
                     f"{self._topology.process}, which saves by itself: let all of them save it "
@@ -181,6 +186,15 @@ class Inspector:
             held=() if whole else tuple([lay.spread.boxes[i] for i in share.sources]),
             write_shape=share.piece,
         )
+
+    def _own(self, value: jax.Array, leaf: LiveLeaf) -> LiveLeaf:
+        """All that this process holds of an array that has parts on others, each box once."""
+        leaf = leaf._replace(write_shape=value.sharding.shard_shape(leaf.shape))
+        if not math.prod(leaf.shape):
+            return leaf
+        lay = self._spreads.of(value)
+        sources = tuple([value.addressable_data(i) for i in lay.positions])
+        return leaf._replace(boxes=lay.spread.boxes, sources=sources)
 
     def _whole(self, shape: Shape) -> tuple[Box, ...]:
         """The box of a whole array; none if the array has no elements."""

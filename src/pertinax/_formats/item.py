@@ -15,7 +15,13 @@ from pertinax._formats.crc import file_crc
 from pertinax._formats.data_file import Content, Progress, chunk_table
 from pertinax._formats.layout import DEFAULT_LAYOUT, Layout
 from pertinax._formats.ledger import LEDGER_FILE, encode_ledger
-from pertinax._formats.manifest import ChunkTable, FileRecord, Manifest, StoredLeaf
+from pertinax._formats.manifest import (
+    ChunkTable,
+    FileRecord,
+    Manifest,
+    StoredLeaf,
+    lacks_chunks,
+)
 from pertinax._formats.metadata.array_metadatas import (
     ARRAY_METADATAS_DIR,
     ArrayEntry,
@@ -151,6 +157,7 @@ def write_item(
         content.layout.container,
         files=tuple(records),
         facts=facts,
+        partial=exchange.talk.topology.apart and lacks_chunks(content.leaves, table),
     )
     files[LEDGER_FILE] = encode_ledger(manifest)
     workers.run_all(

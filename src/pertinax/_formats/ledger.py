@@ -35,9 +35,9 @@ from pertinax._tree.skeleton import Node, decode, decode_value, encode, encode_v
 from pertinax.errors import CorruptCheckpoint, NewerFormat
 
 LEDGER_FILE = "pertinax.json"
-VERSION = 1
+VERSION = 2
 """Raised when a reader of the version before could no longer understand, or could misunderstand,
-what is written."""
+what is written. 2 has items that hold a part of their arrays; all others are written as 1."""
 
 _TAIL = b',"crc32c":"%08x"}'
 _TAIL_BYTES = len(_TAIL % 0)
@@ -67,8 +67,9 @@ def encode_ledger(manifest: Manifest) -> bytes:
     spec_of = attrgetter(*_SPEC_FIELDS)
     rows = [specs.setdefault(spec_of(leaf), len(specs)) for leaf in manifest.leaves]
     fields: dict[str, Any] = {
-        "pertinax": VERSION,
+        "pertinax": 2 if manifest.partial else 1,
         **manifest.facts,
+        **({"partial": True} if manifest.partial else {}),
         "container": manifest.container,
         "array_driver": manifest.array_driver,
         "block_bytes": BLOCK_BYTES,
@@ -132,7 +133,7 @@ def _decode(fields: dict[str, Any], file: str) -> Manifest:
             "upgrade pertinax to open it"
         )
     try:
-        if version != VERSION or fields["block_bytes"] != BLOCK_BYTES:
+        if version not in (1, VERSION) or fields["block_bytes"] != BLOCK_BYTES:
             raise ValueError(f"version {version!r}, block size {fields.get('block_bytes')!r}")
         return _manifest(fields)
     except (
@@ -194,7 +195,11 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"no such layout: {container!r} {driver!r}")
     values = {int(i): decode_value(value) for i, value in fields["values"]}
     files = tuple(FileRecord(_safe(name), int(n), int(crc, 16)) for name, n, crc in fields["files"])
+    partial = fields.get("partial", False)
+    if type(partial) is not bool or (partial and fields["pertinax"] < 2):
+        raise ValueError(f"partial is {partial!r} in version {fields['pertinax']}")
     known = {
+        "partial",
         "container",
         "array_driver",
         "block_bytes",
@@ -208,9 +213,18 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
     facts = {
         name: value for name, value in fields.items() if name not in known | {"crc32c", "pertinax"}
     }
-    _check_chunks(leaves, chunks, values)
+    _check_chunks(leaves, chunks, values, partial=partial)
     return Manifest(
-        "pertinax", root, leaves, chunks, values, driver, container, files=files, facts=facts
+        "pertinax",
+        root,
+        leaves,
+        chunks,
+        values,
+        driver,
+        container,
+        files=files,
+        facts=facts,
+        partial=partial,
     )
 
 
@@ -309,10 +323,14 @@ def block_counts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _check_chunks(
-    leaves: tuple[StoredLeaf, ...], chunks: ChunkTable, values: Mapping[int, Any]
+    leaves: tuple[StoredLeaf, ...],
+    chunks: ChunkTable,
+    values: Mapping[int, Any],
+    *,
+    partial: bool,
 ) -> None:
     """Every leaf has each chunk of its grid exactly once, in order, and raw chunks have the bytes
-    of their elements.
+    of their elements. A `partial` item may lack chunks.
 
     Rows of no leaf (-1), the container's own bytes, stand before all others.
     """
@@ -330,18 +348,36 @@ def _check_chunks(
                 else grid_size(leaf.shape, leaf.chunk_shape)
             )
         is_value = leaf.codec == "none" and leaf.kind != "foreign"
-        if counts[i] != grids[key] or is_value != (i in values):
+        lacking = counts[i] > grids[key] if partial else counts[i] != grids[key]
+        if lacking or is_value != (i in values):
             raise ValueError(f"leaf {leaf.name!r} has {counts[i]} chunks of {grids[key]}")
         if is_value and type(values[i]).__name__ != leaf.kind:
             raise ValueError(f"leaf {leaf.name!r} is no {leaf.kind}")
     owners, ordinals = chunks.leaf[stored], chunks.ordinal[stored]
-    firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    if len(owners) and (
-        (np.diff(chunks.leaf) < 0).any()
-        or (ordinals != np.arange(len(owners)) - firsts[owners]).any()
-    ):
+    if (np.diff(chunks.leaf) < 0).any():
         raise ValueError("chunks out of order")
+    if partial:
+        _check_part(leaves, owners, ordinals)
+    else:
+        firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        if len(owners) and (ordinals != np.arange(len(owners)) - firsts[owners]).any():
+            raise ValueError("chunks out of order")
     _check_lengths(leaves, chunks)
+
+
+def _check_part(
+    leaves: tuple[StoredLeaf, ...], owners: NDArray[np.int64], ordinals: NDArray[np.int64]
+) -> None:
+    """Each chunk stands in its leaf's grid, and once."""
+    sizes = np.array(
+        [0 if leaf.codec == "none" else grid_size(leaf.shape, leaf.chunk_shape) for leaf in leaves],
+        np.int64,
+    )
+    if len(owners) and (ordinals >= sizes[owners]).any():
+        raise ValueError("a chunk outside of its array")
+    again = (np.diff(owners) == 0) & (np.diff(ordinals) <= 0)
+    if again.any():
+        raise ValueError("chunks out of order")
 
 
 def _check_lengths(leaves: tuple[StoredLeaf, ...], chunks: ChunkTable) -> None:

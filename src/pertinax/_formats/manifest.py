@@ -4,7 +4,7 @@ Knows leaves by name, type and shape, and where each chunk of their bytes lies. 
 a format writes that down (`ledger`, `metadata`, `zarr`, `ocdbt`) nor of live arrays (`_device`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertinax._plan.boxes import Shape
+from pertinax._plan.chunks import grid_size
 from pertinax._tree.paths import Path
 from pertinax._tree.skeleton import Node
 
@@ -105,6 +106,16 @@ class ChunkTable:
         return len(self.leaf)
 
 
+def lacks_chunks(leaves: Sequence[StoredLeaf], chunks: ChunkTable) -> bool:
+    """Whether some chunk of some leaf is not in the table."""
+    counts = np.bincount(chunks.leaf[chunks.leaf >= 0], minlength=len(leaves))
+    stored = ("none", "tensorstore")
+    return any(
+        leaf.codec not in stored and counts[i] < grid_size(leaf.shape, leaf.chunk_shape)
+        for i, leaf in enumerate(leaves)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """Another file, as written: its name relative to the ledger, its length and `file_crc`."""
@@ -131,6 +142,7 @@ class Manifest:
         inline: the bytes of `INLINE_FILE`.
         aggregated: positions of leaves that an old release kept in one file with each other.
         typed: whether the files say what the leaves were; if not, all arrays count as numpy's.
+        partial: the item is what one process held: chunks that are not in the table lie elsewhere.
         facts: what else is known, for `describe` (writer, times, save id).
     """
 
@@ -146,6 +158,7 @@ class Manifest:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     aggregated: AbstractSet[int] = frozenset()
     typed: bool = True
+    partial: bool = False
 
     @property
     def verified(self) -> bool:

@@ -48,7 +48,7 @@ class Meeting:
             return Alone()
         me = jax.process_index()
         if self._options.primary_host is None:
-            return Alone(Topology(me, (me,), me))
+            return Alone(Topology(me, (me,), me, apart=True))
         members = self._options.active_processes
         return this_job(members=members, primary=self._options.primary_host)
 

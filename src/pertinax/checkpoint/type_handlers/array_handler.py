@@ -83,8 +83,10 @@ class ArrayHandler(TypeHandler):
 
     def is_plain(self) -> bool:
         """Whether the engine stores leaves just as this handler would."""
-        options = (self._metadata_key, self._primary_host, self._replica_id)
-        return options == (None, 0, 0) and self._enable_write_sharding_file
+        # Who writes which shard is said by the options of the checkpointer, too.
+        who = (self._primary_host, self._replica_id)
+        stock = self._metadata_key is None and self._enable_write_sharding_file
+        return stock and who in ((0, 0), (None, None))
 
     async def metadata(self, infos: Sequence[ParamInfo]) -> Sequence[Metadata]:
         """Shape, dtype and chunks of each array, and its layout if that was written down."""
