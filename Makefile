@@ -15,11 +15,16 @@ DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-demo)
 # Orbax 0.8.0 with what it was made for: an environment of its own, for `make golden` alone.
 OLD := .venv-orbax-0.8
 
+# The lower bounds of our dependencies, and the tests that need nothing else.
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests/core tests/checkpoint/path \
+	--ignore tests/core/test_old_items.py --ignore tests/steps/test_orbax_managers.py --ignore tests/checkpoint/path/test_deleter.py
+
 .DEFAULT_GOAL := help
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash bench golden parity reference clean setup static format
+.PHONY: help demo test check crash bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +53,9 @@ golden: $(DEV) $(OLD)/.stamp ## write the golden checkpoints that are not there 
 parity: $(DEV) ## docs/parity.md: every requirement with the tests that prove it
 	$(PY) -m tests.rows.parity
 
+oldest: $(OLDEST)/.stamp ## tests with the oldest releases that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m "not (slow or campaign or interop or crash)" $(OLDEST_TESTS) $(TEST_ARGS)
+
 reference: $(DEV) ## docs/reference: every public name, from the docstrings
 	$(PY) -m tests.docs.reference
 
@@ -70,8 +78,15 @@ $(OLD)/.stamp:
 		'jax==0.4.35' 'jaxlib==0.4.35' 'tensorstore==0.1.67' 'numpy<2.2'
 	@touch $@
 
+$(OLDEST)/.stamp: pyproject.toml tests/packaging/bounds.py
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(PYTHON) -m tests.packaging.bounds > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check -c $(OLDEST)/constraints.txt -e . \
+		hypothesis optax pytest pytest-timeout pytest-xdist
+	@touch $@
+
 clean: ## remove the virtual environment, caches and what the demo wrote
-	rm -rf $(VENV) $(OLD) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
+	rm -rf $(VENV) $(OLD) $(OLDEST) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe for both stamps: `.stamp-dev` installs the extra `dev`, `.stamp-demo` the extra `demo`.

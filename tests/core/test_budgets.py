@@ -156,6 +156,7 @@ def test_a_large_load_is_not_passed_by_small_ones_for_ever():
     assert order == ["large", "larger than all"]
 
 
+@pytest.mark.row("R016")
 def test_leaves_are_read_a_budget_at_a_time(tmp_path):
     pertinax.save(tmp_path / "c", TREE)
 

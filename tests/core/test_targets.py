@@ -287,7 +287,11 @@ def test_jax_never_narrows_behind_our_back(tmp_path, dtype):
 
 
 def test_a_wide_array_of_jax_is_not_narrowed_either(tmp_path):
-    with jax.enable_x64(True):
+    if hasattr(jax, "enable_x64"):
+        enable_x64 = jax.enable_x64
+    else:  # JAX before 0.8
+        from jax.experimental import enable_x64
+    with enable_x64(True):
         path = pertinax.save(tmp_path / "c", {"x": jnp.arange(3, dtype="int64") + (1 << 40)})
         assert pertinax.load(path)["x"].dtype == "int64"
     with pytest.raises(RestoreMismatch, match="jax_enable_x64"):

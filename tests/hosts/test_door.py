@@ -1,6 +1,7 @@
 """Programs of Orbax's API on several processes: checkpointers, items, managers."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,30 @@ def test_a_failure_is_known_to_all_and_the_next_save_works(tmp_path: Path) -> No
     assert answers == [("PeerFailed", True), ("NoTypeHandler", False)]
     assert os.listdir(root) == ["second"]
     assert pertinax.verify(root / "second").ok
+
+
+def _directories_of_a_save(root: str) -> Any:
+    made: list[str] = []
+
+    def note(event: str, args: Any) -> None:
+        if event == "os.mkdir":
+            made.append(os.fsdecode(args[0]))
+
+    sys.addaudithook(note)
+    os.makedirs(root, exist_ok=True)
+    made.clear()
+    mesh = states.mesh_of()
+    with ocp.CheckpointManager(root) as manager:
+        items = {
+            name: ocp.args.PyTreeSave(states.state_on(mesh, 0)["arrays"]) for name in ("a", "b")
+        }
+        manager.save(0, args=ocp.args.Composite(**items))
+        manager.wait_until_finished()
+    return [path.rpartition("/")[2].partition(".")[0] for path in made]
+
+
+@pytest.mark.row("R237")
+def test_a_directory_is_asked_for_once_in_the_whole_job(tmp_path: Path) -> None:
+    answers = processes.run(_directories_of_a_save, 2, str(tmp_path / "run"), folder=tmp_path / "j")
+    for name in ("a", "b"):
+        assert [made.count(name) for made in answers] == [1, 0], name

@@ -34,6 +34,7 @@ _HANDLERS: Final = "orbax.checkpoint._src.handlers."
 TREE_HANDLER: Final = _HANDLERS + "pytree_checkpoint_handler.PyTreeCheckpointHandler"
 JSON_HANDLER: Final = _HANDLERS + "json_checkpoint_handler.JsonCheckpointHandler"
 _SPARE_BYTES: Final = 1 << 20
+_DIRECTORIES_AT_ONCE: Final = 16
 
 JsonFiles = Mapping[str, bytes]
 """An item that is only small files: name -> content."""
@@ -142,6 +143,8 @@ def write_contents(
             exchange=Exchange(talk),
         )
         return
+    if talk.topology.is_primary:
+        _make_dirs(draft, list(contents.items))
     records: list[FileRecord] = []
     for name, item in contents.items.items():
         told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
@@ -156,6 +159,15 @@ def write_contents(
     )
 
 
+def _make_dirs(draft: Draft, names: list[str]) -> None:
+    """A directory for each item, all at once: on a network each is a round trip."""
+    if len(names) == 1:
+        draft.make_dir(names[0])
+        return
+    with Workers(min(len(names), _DIRECTORIES_AT_ONCE), "pertinax-directories") as workers:
+        workers.run_all([lambda n=n: draft.make_dir(n) for n in names])
+
+
 def _write_one(
     draft: Draft,
     name: str,
@@ -165,9 +177,7 @@ def _write_one(
     *,
     talk: Round,
 ) -> list[FileRecord]:
-    """One item in its own directory; returns what the ledger above must vouch for."""
-    if talk.topology.is_primary:
-        draft.make_dir(name)
+    """One item in its directory; returns what the ledger above must vouch for."""
     if isinstance(item, ItemContent):
         talk.agree(f"make a directory for {name}", _nothing)
     elif not talk.topology.is_primary:

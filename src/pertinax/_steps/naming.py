@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
+import numpy as np
+
 from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax.errors import InvalidOption
 
@@ -26,7 +28,7 @@ def step_number(step: Any) -> int:
         number = operator.index(step)
     except TypeError as error:
         raise InvalidOption(f"step={step!r} is no whole number") from error
-    if isinstance(step, bool) or number < 0:
+    if isinstance(step, bool | np.bool_) or number < 0:
         raise InvalidOption(f"step={step!r} is no step: a whole number, at least 0")
     return number
 

@@ -39,6 +39,7 @@ def save(place: Path, tree: Any, **layout: bool) -> ocp.PyTreeCheckpointer:
 # ----------------------------------------------------------------------------------- speed and size
 
 
+@pytest.mark.row("R235")
 @pytest.mark.wd("WD-01")
 def test_a_database_is_committed_once_and_keeps_nothing_superseded(tmp_path: Path):
     tree = {f"layer{i}": jnp.full((64, 64), i, jnp.float32) for i in range(50)}

@@ -66,6 +66,7 @@ def source_arrays(axis: int, primary: int) -> tuple[jax.Array, ...]:
     )
 
 
+@pytest.mark.row("R195")
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("primary", [0, 1])
 def test_every_replica_gets_the_very_bits(axis: int, primary: int):

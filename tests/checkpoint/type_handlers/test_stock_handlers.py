@@ -276,6 +276,7 @@ def test_values_may_change_as_soon_as_serialize_has_returned(tmp_path: Path):
     assert not found[1].any()
 
 
+@pytest.mark.row("R235")
 @pytest.mark.parametrize("value", [np.zeros(1000), jnp.zeros(1000)])
 def test_a_batch_leaves_one_version_and_one_data_file(tmp_path: Path, value: Any):
     """WD-01: Orbax's databases have as many versions as it was interrupted."""
