@@ -48,6 +48,11 @@ def check(words, store, tree):
     found = outcome(store, tree)
     if isinstance(found, CorruptCheckpoint):
         assert found.file, words
+        # The file that was touched, or, where it is the ledger that vouches for it, that one.
+        assert found.file in words or "pertinax.json" in found.file + words, (words, found)
+        if "/d/" in found.file:
+            assert 0 <= found.start < found.stop, (words, found)
+            assert found.leaf is not None, (words, found)
     elif found != "right":
         assert isinstance(found, NotACheckpoint | FileNotFoundError), (words, found)
     try:
@@ -63,7 +68,7 @@ def check(words, store, tree):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize(("save", "tree", "options"), CASES)
-def test_every_kind_of_damage_to_every_file(save, tree, options, part):
+def test_every_kind_of_damage_to_every_file(save, tree, options, part, campaign_size):
     limit = int(os.environ.get("PERTINAX_DAMAGES", "120"))
     store, stale = made(save, tree(2), **options), made(save, tree(3), **options)
     right = wrong = 0
@@ -76,6 +81,9 @@ def test_every_kind_of_damage_to_every_file(save, tree, options, part):
             right += 1
         else:
             wrong += 1
+    campaign_size("corruption: mutations, all found by `verify`", right + wrong)
+    campaign_size("corruption: refused by `load`", wrong)
+    campaign_size("corruption: of no concern to `load`, which gave what was saved", right)
     assert right > 10
     assert wrong > 60
 
