@@ -10,6 +10,7 @@ from typing import Any, final
 from etils import epath
 
 from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_items import (
     DEFAULT_ITEM_NAME,
     METRIC_ITEM_NAME,
@@ -68,7 +69,7 @@ class ItemMode:
 
     def restore(self, path: epath.Path, items: Any, kwargs: Any, args: Any) -> Any:
         """The item, or all that were asked for by name, of the step at `path`."""
-        stored_single = (path / DEFAULT_ITEM_NAME).is_dir()
+        stored_single = files.is_dir(path / DEFAULT_ITEM_NAME)
         single, settles = self._restore_mode(args, stored_single=stored_single)
         check_mode(args, default_item=single)
         wanted: Mapping[str, Any] | None
@@ -92,7 +93,7 @@ class ItemMode:
         """What the items of the step at `path` know of themselves."""
         single = self.default_item
         if single is None:
-            single = (path / DEFAULT_ITEM_NAME).is_dir()
+            single = files.is_dir(path / DEFAULT_ITEM_NAME)
         found: Any = self._backing.reader.metadata(path)
         self.default_item = single
         return found.get(DEFAULT_ITEM_NAME) if single else found

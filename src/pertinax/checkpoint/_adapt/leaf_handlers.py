@@ -21,6 +21,7 @@ from pertinax._formats.ocdbt import MANIFEST_FILE
 from pertinax._tree.flatten import Flat
 from pertinax._tree.paths import path_text
 from pertinax.checkpoint import serialization
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.threads import run_coroutine
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.serialization import tensorstore_utils
@@ -314,7 +315,7 @@ class StoredInfos:
 
     def __init__(self, directory: str, *, use_zarr3: bool, settings: Settings) -> None:
         self._directory = epath.Path(directory)
-        self._is_ocdbt = (self._directory / MANIFEST_FILE).exists()
+        self._is_ocdbt = files.exists(self._directory / MANIFEST_FILE)
         self._use_zarr3 = use_zarr3
         self._limiter = serialization.get_byte_limiter(settings.concurrent_bytes)
         self._context = tensorstore_utils.get_ts_context(use_ocdbt=self._is_ocdbt)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pertinax._formats.aggregate import PLACEHOLDER, placeholder_name
 from pertinax._formats.directory.names import RESERVED_NAMES
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint.tree import PyTree
 
 _EVENT: Final = "/jax/orbax/deprecation/inferred_structure"
@@ -49,14 +50,14 @@ def pytree_structure(directory: epath.PathLike) -> PyTree:
     `ValueError` if a name is both a leaf and a container of others.
     """
     jax.monitoring.record_event(_EVENT)
-    names = (child.name for child in epath.Path(directory).iterdir() if not _is_of_item(child))
+    names = (name for name, is_dir in files.children(directory) if not _is_of_item(name, is_dir))
     return _nested(names)
 
 
-def _is_of_item(child: epath.Path) -> bool:
-    if child.name == "checkpoint":
-        return child.is_file()
-    return child.name in RESERVED_NAMES or child.name.startswith("ocdbt.process_")
+def _is_of_item(name: str, is_dir: bool) -> bool:
+    if name == "checkpoint":
+        return not is_dir
+    return name in RESERVED_NAMES or name.startswith("ocdbt.process_")
 
 
 def _nested(names: Iterable[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final, cast, final
 from etils import epath
 
 from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint.checkpointer import Checkpointer
@@ -50,7 +51,7 @@ class RootMetadata:
         point = "CheckpointManager:check_metadata_existence"
         with Meeting(options).job.begin(point, str(self.path)) as talk:
             # Who looks a little later must not find what another has just written.
-            there = talk.agree("there", self.path.exists)
+            there = talk.agree("there", lambda: files.exists(self.path))
         if there:
             stored = self.get()
             if stored != json.loads(json.dumps(self._given)):
@@ -74,12 +75,12 @@ class RootMetadata:
         return self._known
 
     def _read(self) -> Mapping[str, Any] | None:
-        if (self.path / METADATA_ITEM_NAME).exists():
+        if files.exists(self.path / METADATA_ITEM_NAME):
             return _load(self.path / METADATA_ITEM_NAME)
-        if (self.path / _NEWER_FILE).exists():
+        if files.exists(self.path / _NEWER_FILE):
             return _load(self.path / _NEWER_FILE).get("custom_metadata") or {}
         return None
 
 
 def _load(file: epath.Path) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", json.loads(file.read_text()))
+    return cast("Mapping[str, Any]", json.loads(files.read_bytes(file)))

@@ -14,6 +14,7 @@ from pertinax._formats.detect import UNPUBLISHED_MARK
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
 from pertinax.checkpoint import args as args_lib
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
 
 _LOCK_NAME: Final = "LOCKED"
@@ -33,7 +34,7 @@ _ARGS_OF: Final[Mapping[str, str]] = MappingProxyType(
 
 def list_items(step_path: epath.Path) -> list[str]:
     """The names of the items of a step, in order. `FileNotFoundError` if there is no step."""
-    children = (child.name for child in step_path.iterdir() if child.is_dir())
+    children = (name for name, is_dir in files.children(step_path) if is_dir)
     return sorted(name for name in children if name != _LOCK_NAME and UNPUBLISHED_MARK not in name)
 
 
@@ -43,7 +44,7 @@ def guess_restore_args(step_path: epath.Path, item: str) -> CheckpointArgs | Non
     if writer is not None:
         name = _ARGS_OF.get(writer)
         return _build(name) if name is not None else None
-    names = {child.name for child in (step_path / item).iterdir()}
+    names = {name for name, _ in files.children(step_path / item)}
     if TREE_FILE in names:
         return _build("PyTreeRestore")
     if "metadata" in names and not names & set(_ARRAY_MARKS):
@@ -54,7 +55,7 @@ def guess_restore_args(step_path: epath.Path, item: str) -> CheckpointArgs | Non
 def _writer(step_path: epath.Path, item: str) -> str | None:
     """The name of the handler's class, as the step's note has it."""
     try:
-        handlers = decode_step((step_path / STEP_FILE).read_bytes()).item_handlers
+        handlers = decode_step(files.read_bytes(step_path / STEP_FILE)).item_handlers
     except OSError:
         return None
     named = handlers.get(item) if isinstance(handlers, Mapping) else None

@@ -11,6 +11,7 @@ from etils import epath
 
 from pertinax._formats.detect import AGGREGATE_FILE
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.old_values import DEFAULT_LAYOUT, OldLayout
 from pertinax.checkpoint._adapt.stored import restore_all, restore_into
@@ -173,8 +174,8 @@ class PyTreeCheckpointHandler(AsyncCheckpointHandler):
             return False
         place = epath.Path(directory)
         own = self._old.aggregate_file != AGGREGATE_FILE
-        return not (place / TREE_FILE).exists() or (
-            own and (place / self._old.aggregate_file).exists()
+        return not files.exists(place / TREE_FILE) or (
+            own and files.exists(place / self._old.aggregate_file)
         )
 
     def finalize(self, directory: epath.Path) -> None:

@@ -17,6 +17,7 @@ from pertinax._plan.topology import Topology
 from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.quiet import collector_paused
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.leaf_handlers import NoTypeHandler
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.saving import Held, begin_write, hold
@@ -112,7 +113,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
 
     def _untargeted(self, directory: epath.Path) -> PyTreeRestoreArgs:
         """Arrays of which no layout is stored come back as numpy arrays."""
-        if (epath.Path(directory) / SHARDING_FILE).exists():
+        if files.exists(epath.Path(directory) / SHARDING_FILE):
             return PyTreeRestoreArgs()
 
         def args(leaf: Any) -> RestoreArgs:

@@ -19,6 +19,7 @@ from pertinax._core.places import locate
 from pertinax._formats.ledger import LEDGER_FILE, vouched_files
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step, step_fields
 from pertinax._store.replacing import replace_file
+from pertinax.checkpoint._adapt import files
 from pertinax.errors import CorruptCheckpoint
 from pertinax.typing import PathLike
 
@@ -93,7 +94,7 @@ def checkpoint_metadata_store(
 def _read(checkpoint_path: PathLike) -> dict[str, Any] | None:
     file = metadata_file_path(checkpoint_path)
     try:
-        data = file.read_bytes()
+        data = files.read_bytes(file)
     except FileNotFoundError:
         _LOG.warning("no step metadata path=%s", file)
         return None
@@ -113,7 +114,7 @@ def _known(fields: Mapping[str, Any]) -> StepMetadata:
 
 def _write(checkpoint_path: PathLike, fields: Mapping[str, Any]) -> None:
     directory = epath.Path(checkpoint_path)
-    if not directory.exists():
+    if not files.exists(directory):
         raise ValueError(f"Checkpoint path does not exist: {checkpoint_path}")
     _refuse_if_finished(directory)
     file = metadata_file_path(directory)
@@ -128,7 +129,7 @@ def _write(checkpoint_path: PathLike, fields: Mapping[str, Any]) -> None:
 def _refuse_if_finished(directory: epath.Path) -> None:
     """A ledger that has the checksum of the note would call the whole checkpoint damaged."""
     try:
-        ledger = (directory / LEDGER_FILE).read_bytes()
+        ledger = files.read_bytes(directory / LEDGER_FILE)
         # Ledgers are long, and that of an unfinished step does not mention its note.
         finished = STEP_FILE.encode() in ledger and STEP_FILE in vouched_files(ledger)
     except (OSError, CorruptCheckpoint):

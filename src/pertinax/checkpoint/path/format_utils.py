@@ -10,6 +10,7 @@ from etils import epath
 
 from pertinax._formats.metadata.step_metadata import STEP_FILE
 from pertinax._formats.metadata.tree_metadata import TREE_FILE
+from pertinax.checkpoint._adapt import files
 
 PYTREE_METADATA_FILE: Final = TREE_FILE
 _AGGREGATE_FILE: Final = "checkpoint"
@@ -19,7 +20,7 @@ _ARRAY_FILES: Final = (".zarray", "zarr.json")
 
 def is_ocdbt_checkpoint(path: epath.PathLike) -> bool:
     """Whether the arrays of the item at `path` lie in a database."""
-    return (epath.Path(path) / _DATABASE_FILE).exists()
+    return files.exists(epath.Path(path) / _DATABASE_FILE)
 
 
 def is_orbax_checkpoint(path: epath.PathLike) -> bool:
@@ -28,32 +29,32 @@ def is_orbax_checkpoint(path: epath.PathLike) -> bool:
     Raises `FileNotFoundError` for a missing path, `NotADirectoryError` for a file.
     """
     place = epath.Path(path)
-    if not place.exists():
+    if not files.exists(place):
         raise FileNotFoundError(f"there is nothing at {place}")
-    if not place.is_dir():
+    if not files.is_dir(place):
         raise NotADirectoryError(f"{place} is a file; a checkpoint is a directory")
     return (
         _has_note(place)
         or _is_tree(place)
-        or any(_is_tree(child) for child in place.iterdir() if child.is_dir())
+        or any(_is_tree(place / name) for name, is_dir in files.children(place) if is_dir)
     )
 
 
 def _has_note(place: epath.Path) -> bool:
     try:
-        return isinstance(json.loads((place / STEP_FILE).read_text()), dict)
+        return isinstance(json.loads(files.read_bytes(place / STEP_FILE)), dict)
     except (OSError, ValueError):
         return False
 
 
 def _is_tree(place: epath.Path) -> bool:
-    aggregate = (place / _AGGREGATE_FILE).is_file()
-    if not aggregate and not (place / TREE_FILE).is_file():
+    aggregate = files.is_file(place / _AGGREGATE_FILE)
+    if not aggregate and not files.is_file(place / TREE_FILE):
         return False
     arrays = any(
-        (child / name).exists()
-        for child in place.iterdir()
-        if child.is_dir()
+        files.exists(place / child / name)
+        for child, is_dir in files.children(place)
+        if is_dir
         for name in _ARRAY_FILES
     )
     return is_ocdbt_checkpoint(place) or arrays or aggregate

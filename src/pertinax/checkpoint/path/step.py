@@ -24,6 +24,7 @@ from pertinax._steps.naming import PlainNaming
 from pertinax._store.leftovers import find_visible, parse_leftover, remove_tree
 from pertinax._store.owner import TMP_MARK, owner_alive
 from pertinax.checkpoint import _registry
+from pertinax.checkpoint._adapt import files
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Metadata:
     @functools.cached_property
     def _note(self) -> StepMetadata:
         try:
-            return decode_step((epath.Path(self.path) / STEP_FILE).read_bytes())
+            return decode_step(files.read_bytes(epath.Path(self.path) / STEP_FILE))
         except OSError:
             return StepMetadata()
 
@@ -72,7 +73,7 @@ class Metadata:
         """When the save became visible (UTC); the age of the directory where nothing says so."""
         stamp = self.commit_timestamp_nsecs
         if stamp is None:
-            return dt.datetime.fromtimestamp(epath.Path(self.path).stat().mtime, tz=dt.UTC)
+            return dt.datetime.fromtimestamp(files.mtime_s(self.path), tz=dt.UTC)
         # Whole microseconds: a float of so many seconds would round them.
         return _EPOCH + dt.timedelta(microseconds=stamp // 1000)
 
@@ -105,14 +106,14 @@ class _StandardNameFormat(NameFormat[Metadata]):
 
     def find_all(self, base_path: epath.PathLike) -> Iterator[Metadata]:
         base = epath.Path(base_path)
-        for name, is_dir in _children(base):
+        for name, is_dir in files.children(base):
             step = self._naming.step(name) if is_dir else None
             if step is not None and (not is_gcs_path(base) or _has_marker(base / name)):
                 yield Metadata(step, base / name)
 
     def find_step(self, base_path: epath.PathLike, step: int) -> Metadata:
         path = build_step_path(base_path, self, step)
-        if not path.is_dir() or not is_checkpoint_finalized(path):
+        if not files.is_dir(path) or not is_checkpoint_finalized(path):
             raise ValueError(
                 f"No finished step path found: step={step}, expected directory {path.name!r} "
                 f"by {self} in {epath.Path(base_path)}"
@@ -235,10 +236,10 @@ def find_step_path(
     """
     if include_uncommitted:
         base, name = epath.Path(base_path), name_format.build_name(step)
-        if is_gcs_path(base) and (base / name).exists():
+        if is_gcs_path(base) and files.exists(base / name):
             return base / name
         started = sorted(
-            child for child, _ in _children(base) if child.startswith(name + _UNFINISHED)
+            child for child, _ in files.children(base) if child.startswith(name + _UNFINISHED)
         )
         if started:
             return base / started[0]
@@ -282,9 +283,9 @@ def is_tmp_checkpoint(path: epath.PathLike) -> bool:
     Raises `ValueError` if nothing is there.
     """
     where = epath.Path(path)
-    if not where.exists():
+    if not files.exists(where):
         raise ValueError(f"Path {where} does not exist.")
-    if not where.is_dir():
+    if not files.is_dir(where):
         return False
     return (is_gcs_path(where) and not _has_marker(where)) or _UNFINISHED in where.name
 
@@ -295,9 +296,9 @@ def is_checkpoint_finalized(path: epath.PathLike) -> bool:
     Raises `ValueError` if no directory is there.
     """
     where = epath.Path(path)
-    if not where.exists():
+    if not files.exists(where):
         raise ValueError(f"Path {where} does not exist.")
-    if not where.is_dir():
+    if not files.is_dir(where):
         raise ValueError(f"Path {where} is not a directory. Not a valid checkpoint")
     if is_gcs_path(where) and not _has_marker(where):
         _LOG.warning(
@@ -313,7 +314,7 @@ def is_checkpoint_finalized(path: epath.PathLike) -> bool:
 def tmp_checkpoints(checkpoint_dir: epath.PathLike) -> list[str]:
     """The names in `checkpoint_dir` that belong to saves that were not published."""
     base = epath.Path(checkpoint_dir)
-    names = sorted(name for name, is_dir in _children(base) if is_dir)
+    names = sorted(name for name, is_dir in files.children(base) if is_dir)
     return [name for name in names if is_tmp_checkpoint(base / name)]
 
 
@@ -354,15 +355,7 @@ def record_saved_duration(checkpoint_start_time: float) -> None:
 
 
 def _has_marker(path: epath.Path) -> bool:
-    return (path / _COMMIT_SUCCESS_FILE).exists()
-
-
-def _children(base: epath.Path) -> list[tuple[str, bool]]:
-    """Name and whether it is a directory, by one listing."""
-    if "://" in os.fspath(base):
-        return [(child.name, child.is_dir()) for child in base.iterdir()]
-    with os.scandir(os.fspath(base)) as entries:
-        return [(entry.name, entry.is_dir()) for entry in entries]
+    return files.exists(path / _COMMIT_SUCCESS_FILE)
 
 
 # -------------------------------------------------------------------------------- names we are told
@@ -383,9 +376,9 @@ def step_from_checkpoint_name(name: str) -> int:
 def checkpoint_steps_paths(checkpoint_dir: epath.PathLike) -> list[epath.Path]:
     """Finished directories whose names end like a step's. Raises `ValueError` without the root."""
     base = epath.Path(checkpoint_dir)
-    if not base.exists():
+    if not files.exists(base):
         raise ValueError(f"Path {base} does not exist.")
-    names = [n for n, is_dir in _children(base) if is_dir and _LISTED_NAME.fullmatch(n)]
+    names = [n for n, is_dir in files.children(base) if is_dir and _LISTED_NAME.fullmatch(n)]
     return [base / n for n in names if not is_gcs_path(base) or _has_marker(base / n)]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from etils import epath
 
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint.path.step import NameFormat, standard_name_format
 
 _LOCK: Final = "LOCKED"
@@ -22,9 +23,9 @@ def lockdir(directory: epath.PathLike) -> epath.Path:
 
 def is_locked(directory: epath.PathLike) -> bool:
     """Whether the mark is there. Raises `ValueError` if the directory itself is not."""
-    if not epath.Path(directory).exists():
+    if not files.exists(directory):
         raise ValueError(f"there is no directory {directory}")
-    return lockdir(directory).exists()
+    return files.exists(lockdir(directory))
 
 
 def are_locked(

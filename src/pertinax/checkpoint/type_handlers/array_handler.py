@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, Sharding
 
 from pertinax._formats.metadata.sharding import decode_sharding
 from pertinax.checkpoint import serialization
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.metadata.sharding import (
@@ -244,7 +245,7 @@ async def _layouts_of(infos: Sequence[ParamInfo]) -> Mapping[epath.Path, Mapping
 
 def _read_layouts(directory: epath.Path) -> Mapping[str, str]:
     try:
-        return decode_sharding((directory / SHARDING_FILENAME).read_bytes())
+        return decode_sharding(files.read_bytes(directory / SHARDING_FILENAME))
     except FileNotFoundError:
         return {}
 

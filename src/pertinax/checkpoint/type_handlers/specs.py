@@ -16,6 +16,7 @@ from etils import epath
 
 from pertinax._formats.ocdbt import MANIFEST_FILE
 from pertinax._formats.zarr.array import METADATA_KEY
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint.serialization import tensorstore_utils
 from pertinax.checkpoint.serialization.tensorstore_utils import ArrayWriteSpec, JsonSpec
 from pertinax.checkpoint.type_handlers.contract import ParamInfo
@@ -27,7 +28,7 @@ SHARDING_FILENAME: Final = "_sharding"
 
 def is_ocdbt_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether the item at `path` has one database that holds its arrays."""
-    return (epath.Path(path) / MANIFEST_FILE).exists()
+    return files.exists(epath.Path(path) / MANIFEST_FILE)
 
 
 def get_process_index_for_subdir(
@@ -150,10 +151,10 @@ def check_files_of(info: ParamInfo, metadata_key: str | None = None) -> None:
     metadata in it.
     """
     directory = epath.Path(os.path.join(*_directory_and_name(info)))
-    if not directory.exists():
+    if not files.exists(directory):
         raise FileNotFoundError(f"{info.name!r} is not stored: there is no directory {directory}")
     key = metadata_key or METADATA_KEY["zarr3" if info.use_zarr3 else "zarr"]
-    if not (directory / key).exists():
+    if not files.exists(directory / key):
         raise FileNotFoundError(
             f"{directory} has no {key}, so it cannot be read. If the checkpoint was copied with "
             "gsutil or cp, were files that begin with a dot left out? (cp -a copies them)"
