@@ -6,6 +6,7 @@ directory of its step first, a file that is damaged, torn or missing is no index
 write one is no failure.
 """
 
+import itertools
 import json
 import logging
 from collections.abc import Mapping
@@ -94,9 +95,7 @@ def _decode(data: bytes) -> Index:
     columns = cast("dict[str, Any]", json.loads(body))
     names, changed, times = columns["names"], columns["changed_ns"], columns["times_ns"]
     root_ns = columns["root_ns"]
-    if not all(type(one) is int for one in (*changed, *times, root_ns or 0)):
+    if not {*map(type, changed), *map(type, times), type(root_ns or 0)} <= {int}:
         raise ValueError("a time is no number")
-    rows = zip(names, changed, times, columns["metrics"], strict=True)
-    return Index(
-        {name: Row(changed_ns, time_ns, told) for name, changed_ns, time_ns, told in rows}, root_ns
-    )
+    rows = zip(changed, times, columns["metrics"], strict=True)
+    return Index(dict(zip(names, itertools.starmap(Row, rows), strict=True)), root_ns)

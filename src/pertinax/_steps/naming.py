@@ -5,7 +5,6 @@ are, never as patterns.
 """
 
 import operator
-import re
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
@@ -16,7 +15,6 @@ from pertinax.errors import InvalidOption
 
 # No file system has longer names, and Python refuses to read very long numbers.
 _MAX_DIGITS: Final = 255
-_DIGITS: Final = re.compile(r"[0-9]+")
 
 
 def step_number(step: Any) -> int:
@@ -74,12 +72,14 @@ class PlainNaming:
 
     def step(self, name: str) -> int | None:
         """The step of a directory name, or None if no step is written so."""
-        front = self._front
-        if not name.startswith(front):
-            return None
-        digits = name[len(front) :]
-        # The shape of most names decides; a root may have ten thousand.
-        if not _DIGITS.fullmatch(digits) or len(digits) > _MAX_DIGITS:
+        digits = name
+        if self.prefix is not None:
+            front = self._front
+            if not name.startswith(front):
+                return None
+            digits = name[len(front) :]
+        # Asked for each of ten thousand names: no pattern. `isdecimal` knows other scripts, too.
+        if not (digits.isdecimal() and digits.isascii()) or len(digits) > _MAX_DIGITS:
             return None
         if self.width is None:
             return int(digits) if digits[0] != "0" or digits == "0" else None

@@ -6,12 +6,13 @@ directory is the same, for a visible step never changes. Knows nothing of polici
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, final
 
 from pertinax._steps.history import StepRecord, read_record
 from pertinax._steps.index import Index, Row, read_index, write_index
 from pertinax._store.contract import Store
+from pertinax._store.local import changed_times
 from pertinax._tree.quiet import collector_paused
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
@@ -42,12 +43,14 @@ class Notes:
         with self._turn, collector_paused(len(found)):
             if len(found) >= _MANY:
                 self._merge_index()
+            cut = len(self._front)
+            names = [directory[cut:] for directory in found.values()]
             root_ns = self._changed_ns(self._root)
             if root_ns is not None and root_ns == self._root_ns:
-                looked = [self._recall(step, directory) for step, directory in found.items()]
+                looked = self._recall(found, names)
             else:
-                looked = [self._look(step, directory) for step, directory in found.items()]
-                self._settle(found, root_ns)
+                looked = self._compare(found, names)
+                self._settle(names, root_ns)
             self._save_index(_MANY)
         return [record for record in looked if record is not None]
 
@@ -77,17 +80,30 @@ class Notes:
                 self._merge_index()
                 self._save_index(1)
 
-    def _recall(self, step: int, directory: str) -> StepRecord | None:
-        """As `_look`, while nothing in the root has changed."""
-        row = self._rows.get(directory[len(self._front) :])
-        if row is None:
-            return self._look(step, directory)
-        return StepRecord(step, row.time_ns, row.metrics, directory)
+    def _recall(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
+        """What is known, while nothing in the root has changed."""
+        rows = self._rows
+        return [
+            self._look(step, directory)
+            if (row := rows.get(name)) is None
+            else StepRecord(step, row.time_ns, row.metrics, directory)
+            for (step, directory), name in zip(found.items(), names, strict=True)
+        ]
 
-    def _settle(self, found: Mapping[int, str], root_ns: int | None) -> None:
+    def _compare(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
+        """What is known, as far as the directories are still the same; the others are read."""
+        rows, times = self._rows, changed_times(self._store, self._root, names)
+        return [
+            self._look(step, directory)
+            if (row := rows.get(name)) is None or row.changed_ns != changed_ns
+            else StepRecord(step, row.time_ns, row.metrics, directory)
+            for (step, directory), name, changed_ns in zip(found.items(), names, times, strict=True)
+        ]
+
+    def _settle(self, names: Sequence[str], root_ns: int | None) -> None:
         """All rows were compared with their directories since the root had this time."""
-        names = {directory[len(self._front) :] for directory in found.values()}
-        self._rows = {name: row for name, row in self._rows.items() if name in names}
+        rows = self._rows
+        self._rows = {name: rows[name] for name in names if name in rows}
         if (
             root_ns is None
             or time.time_ns() - root_ns < _SETTLED_NS
@@ -95,11 +111,12 @@ class Notes:
         ):
             self._root_ns = None
             return
-        if self._root_ns is None and len(found) >= _MANY:
+        if self._root_ns is None and len(names) >= _MANY:
             self._unsaved = max(self._unsaved, _MANY)  # the next process need not compare them
         self._root_ns = root_ns
 
     def _look(self, step: int, directory: str) -> StepRecord | None:
+        """One step, read again if its directory is not the one that was read."""
         name = directory[len(self._front) :]
         changed_ns = self._changed_ns(directory)
         row = self._rows.get(name)
@@ -115,11 +132,8 @@ class Notes:
         return record
 
     def _changed_ns(self, path: str) -> int | None:
-        try:
-            stat = self._store.stat(path)
-        except OSError:
-            return None
-        return None if stat is None else stat.mtime_ns
+        folder, _, name = path.rpartition("/")
+        return changed_times(self._store, folder, [name])[0]
 
     def _differs(self, record: StepRecord) -> bool:
         found = read_record(self._store, record.step, record.directory, metrics=True, times=True)

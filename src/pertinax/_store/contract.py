@@ -14,23 +14,20 @@ Everything that Pertinax does to a disk goes through these few methods, so that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a directory."""
 
     name: str
     is_dir: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What a path is: `length` in bytes (0 for a directory), `mtime_ns` since the epoch."""
 
     is_dir: bool
