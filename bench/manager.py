@@ -35,6 +35,8 @@ def measure(directory: str, *, steps: int = STEPS, rounds: int = 5) -> dict[str,
             if turn < 2:  # it takes minutes
                 for name, found in _orbax_looks(root):
                     seconds.setdefault(ORBAX, {}).setdefault(name, []).append(found)
+        for _ in range(rounds + 1):  # last: for a while the root counts as changing
+            seconds[OURS].setdefault("changed best", []).append(_changed_best(root))
         saves = _saves(root, os.path.join(folder, "bare"), steps, rounds)
         seconds[OURS]["save"], seconds[BARE] = saves[OURS], {"save": saves[BARE]}
     for measures in seconds.values():
@@ -80,6 +82,20 @@ def _looks(root: str) -> list[tuple[str, float]]:
     assert found == len(steps) - 1
     name = "first best" if first else "best"
     return [("open", opened), ("list", listed), ("latest", latest), (name, best)]
+
+
+def _changed_best(root: str) -> float:
+    """The best step, asked by a new process when the root has changed this very moment: every row
+    of the index is compared with its step.
+    """
+    from pertinax import Manager
+
+    os.mkdir(os.path.join(root, "notes"))
+    os.rmdir(os.path.join(root, "notes"))
+    manager = Manager(root)
+    seconds, _ = _timed(lambda: manager.best("loss"))
+    manager.close()
+    return seconds
 
 
 def _orbax_looks(root: str) -> list[tuple[str, float]]:

@@ -130,6 +130,7 @@ def _manager(found: Mapping[str, Any] | None) -> list[str]:
         "list": "list the steps",
         "latest": "the latest step",
         "best": "the best step, in a new process",
+        "changed best": "the same, in a root that changed this very moment",
         "first best": "the same, before there is an index",
         "save": "`save` returns",
     }

@@ -87,8 +87,11 @@ def _manager(found: Mapping[str, Any] | None) -> Iterator[Verdict]:
     if found is None:
         return
     ours, bare = found["seconds"][OURS], found["seconds"]["save_async"]["save"]
-    for what in ("open", "list", "latest", "best"):
-        yield Verdict("manager", f"{what}, {found['steps']:,} steps", 100, _ms(ours[what]), "ms")
+    titles = {"changed best": "best of a root that has just changed"}
+    for what in ("open", "list", "latest", "best", "changed best"):
+        if what in ours:
+            title = f"{titles.get(what, what)}, {found['steps']:,} steps"
+            yield Verdict("manager", title, 100, _ms(ours[what]), "ms")
     beyond = [one - other for one, other in zip(ours["save"], bare, strict=True)]
     yield Verdict("manager", "`save` returns, beyond `save_async`", 5, _ms(beyond), "ms")
 

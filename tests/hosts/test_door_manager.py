@@ -1,6 +1,8 @@
 """The manager of the Orbax door in a job: one lists, removes and makes the root for all."""
 
+import itertools
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,29 @@ def test_all_processes_get_the_step_that_the_first_has_found(tmp_path: Path) -> 
     answers = processes.run(_evaluate, 2, root, folder=tmp_path / "job")
     assert answers == [[(7, True)]] * 2
     assert os.listdir(f"{root}/_SNAPSHOTS") == []
+
+
+def _train_until_preempted(root: str, first: int) -> Any:
+    options = ocp.CheckpointManagerOptions(save_interval_steps=10**12)
+    with ocp.CheckpointManager(root, options=options) as manager:
+        manager.save(first, args=_text(first), force=True)
+        if jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler tells one machine
+        for step in itertools.count(first + 1):
+            if manager.save(step, args=_text(step)):
+                break
+            ocp.multihost.sync_global_processes(f"trained {step}")
+        manager.wait_until_finished()
+        return step, manager.all_steps()
+
+
+@pytest.mark.row("R054")
+@pytest.mark.parametrize("first", [0, 2**31 - 3, 2**40])
+def test_a_job_that_is_told_to_stop_saves_the_same_step_everywhere(
+    first: int, tmp_path: Path
+) -> None:
+    root = str(tmp_path / "run")
+    one, other = processes.run(_train_until_preempted, 2, root, first, folder=tmp_path / "job")
+    assert one == other
+    assert one[0] > first
+    assert one[1] == [first, one[0]]

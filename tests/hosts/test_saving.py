@@ -16,6 +16,7 @@ from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._store.local import LocalStore
 from pertinax.testing import FaultyStore
 from tests.hosts import processes, states
+from tests.steps.trees import Lying
 
 pytestmark = pytest.mark.slow
 
@@ -223,4 +224,34 @@ def test_an_array_of_one_process_is_refused_with_advice(tmp_path: Path) -> None:
     for answer in processes.run(_save_local, 2, str(tmp_path / "s"), folder=tmp_path / "job"):
         assert "host local arrays" in answer
         assert "fully_replicated_host_local_array_to_global_array" in answer
+    assert os.listdir(tmp_path) == ["job"]
+
+
+def _save_on_a_disk_that_lies(path: str, liar: int | None) -> Any:
+    me, store = jax.process_index(), LocalStore()
+    lying: Any = Lying(store, lambda _, name: me == liar and "/d/" in name)
+    try:
+        pertinax.save(path, states.state_on(states.mesh_of()), store=lying, read_back=True)
+    except pertinax.errors.PertinaxError as error:
+        return type(error).__name__
+    return "saved"
+
+
+def test_all_read_back_what_all_have_written(tmp_path: Path) -> None:
+    path = str(tmp_path / "state")
+    answers = processes.run(
+        _save_on_a_disk_that_lies, 3, path, None, folder=tmp_path / "job", devices=2
+    )
+    assert answers == ["saved"] * 3
+    assert pertinax.verify(path).ok
+
+
+@pytest.mark.parametrize("liar", [0, 2])
+def test_what_one_process_could_not_keep_is_published_by_none(tmp_path: Path, liar: int) -> None:
+    path = str(tmp_path / "state")
+    answers = processes.run(
+        _save_on_a_disk_that_lies, 3, path, liar, folder=tmp_path / "job", devices=2
+    )
+    assert "CorruptCheckpoint" in answers
+    assert set(answers) <= {"CorruptCheckpoint", "PeerFailed"}
     assert os.listdir(tmp_path) == ["job"]

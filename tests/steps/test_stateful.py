@@ -1,5 +1,6 @@
-"""Saves, failures, deletions, damage, restarts, power cuts, clocks that jump, several managers:
-what is listed is what is there, what is there is right, and nothing goes that somebody wanted.
+"""Saves, failures, deletions, damage, disks that lie, restarts, power cuts, clocks that jump,
+several managers, evaluators: what is listed is what is there, what is there is right or known to be
+wrong, what is held can be read, and nothing goes that somebody wanted.
 
 The model is a dictionary of steps; the policies are the same values, tested by themselves.
 """
@@ -21,8 +22,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+import pertinax
 from pertinax import Manager
+from pertinax._steps.index import PRIVATE_DIR
 from pertinax._steps.retention import victims
+from pertinax._steps.snapshots import held_step
 from pertinax._store import leftovers
 from pertinax._store.memory import FileNode
 from pertinax.errors import (
@@ -43,7 +47,7 @@ from pertinax.policies import (
     StepRecord,
 )
 from pertinax.testing import CrashingStore, SimulatedDeath
-from tests.steps.trees import ROOT, Intercepted, hidden, same
+from tests.steps.trees import ROOT, Intercepted, Lying, hidden, same
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -84,8 +88,19 @@ class Somebody:
 
     manager: Manager
     keep: KeepPolicy | None
+    reads_back: bool = False
     doubtful: set[int] = dataclasses.field(default_factory=set)
     damaged: set[int] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass
+class Held:
+    """What an evaluator holds of a step: a path of its own, and what must be there."""
+
+    hold: contextlib.ExitStack
+    path: str
+    step: int
+    made: Made
 
 
 class Trouble:
@@ -114,6 +129,8 @@ class Run(RuleBasedStateMachine):
         self.trouble = Trouble()
         self.owner_alive, leftovers.owner_alive = leftovers.owner_alive, self.is_alive
         self.people: dict[str, Somebody] = {}
+        self.held: list[Held] = []
+        self.lying = False
 
     def is_alive(self, token: str) -> bool:
         return token not in self.dead
@@ -122,32 +139,53 @@ class Run(RuleBasedStateMachine):
         self.trouble.left = None
         for somebody in self.people.values():
             somebody.manager._deleter.wait()
+        for held in self.held:
+            held.hold.close()
         leftovers.owner_alive = self.owner_alive
 
-    @initialize(a=KEEPS, b=KEEPS, exchange=st.booleans())
-    def start(self, a: KeepPolicy | None, b: KeepPolicy | None, exchange: bool) -> None:
+    @initialize(a=KEEPS, b=KEEPS, careful=st.sets(WHO), exchange=st.booleans())
+    def start(
+        self, a: KeepPolicy | None, b: KeepPolicy | None, careful: set[str], exchange: bool
+    ) -> None:
         self.keeps = {"a": a, "b": b}
+        self.careful = careful  # those who read back what they wrote
         self.exchange = exchange
         self.use(CrashingStore(exchange=exchange))
 
     def use(self, disk: CrashingStore) -> None:
         """A disk after a boot, and new processes on it; those before are dead."""
         self.disk = disk
-        if disk.stat(ROOT) is not None:
-            paths = [f"{ROOT}/{name}" for name in hidden(disk)]  # type: ignore[arg-type]
-            found = [leftovers.parse_leftover(path) for path in paths]
-            self.dead |= {one.token for one in found if one is not None}
-        self.store: Any = Intercepted(disk, self.trouble)  # type: ignore[arg-type]
+        self.held.clear()
+        found = [leftovers.parse_leftover(path) for path in self.out_of_sight()]
+        self.dead |= {one.token for one in found if one is not None}
+        troubled: Any = Intercepted(disk, self.trouble)  # type: ignore[arg-type]
+        self.store: Any = Lying(troubled, self.goes_wrong)
         for who in self.keeps:
             self.open(who)
-        assert hidden(disk) == []  # type: ignore[arg-type]
+        assert self.out_of_sight() == []
+
+    def out_of_sight(self) -> list[str]:
+        """Hidden names, of steps and of what evaluators hold."""
+        disk: Any = self.disk
+        places = [place for place in (ROOT, f"{ROOT}/{PRIVATE_DIR}") if disk.stat(place)]
+        return [f"{place}/{name}" for place in places for name in hidden(disk, place)]
+
+    def goes_wrong(self, _: int, path: str) -> bool:
+        return self.lying and path.endswith("/default/pertinax.json")
 
     def open(self, who: str) -> None:
-        manager = self.manager(self.store, self.keeps[who])
-        self.people[who] = Somebody(manager, self.keeps[who])
+        manager = self.manager(self.store, who)
+        self.people[who] = Somebody(manager, self.keeps[who], who in self.careful)
 
-    def manager(self, store: Any, keep: KeepPolicy | None) -> Manager:
-        return Manager(ROOT, store=store, keep=keep, background=False, clock=lambda: self.now)
+    def manager(self, store: Any, who: str) -> Manager:
+        return Manager(
+            ROOT,
+            store=store,
+            keep=self.keeps[who],
+            read_back=who in self.careful,
+            background=False,
+            clock=lambda: self.now,
+        )
 
     # ------------------------------------------------------------------------------- the model
 
@@ -215,6 +253,26 @@ class Run(RuleBasedStateMachine):
             somebody.doubtful.discard(step)
             somebody.damaged.discard(step)
 
+    @rule(name=WHO, step=STEPS, loss=LOSSES)
+    def be_lied_to(self, name: str, step: int, loss: float | None) -> None:
+        """The disk says that it has written, and keeps something else."""
+        who = self.people[name]
+        if step in self.there and step not in who.damaged:
+            return
+        made = self.made(loss)
+        made.damaged, made.pinned = True, step in self.there and self.there[step].pinned
+        gone = self.doomed(step, made, who.keep, who)
+        self.lying = True
+        try:
+            self.save_as(who.manager, step, made)
+        except CorruptCheckpoint:
+            assert who.reads_back  # and nothing has come or gone
+        else:
+            assert not who.reads_back
+            self.settled(step, made, gone)
+        finally:
+            self.lying = False
+
     @rule(name=WHO, step=STEPS, call=st.integers(0, CHANGES_OF_A_SAVE), lasting=st.booleans())
     def fail(self, name: str, step: int, call: int, lasting: bool) -> None:
         who = self.people[name]
@@ -255,7 +313,7 @@ class Run(RuleBasedStateMachine):
         gone = self.doomed(step, made, self.keeps[name], nobody)
         dying, done, manager = self.disk.after_kill(die_at=cut), False, None
         with contextlib.suppress(SimulatedDeath):
-            manager = self.manager(dying, self.keeps[name])
+            manager = self.manager(dying, name)
             self.save_as(manager, step, made)
             done = True
         if manager is not None:
@@ -348,11 +406,39 @@ class Run(RuleBasedStateMachine):
             with pytest.raises(NoUsableStep) as caught:
                 who.manager.restore(fallback=True)
             assert [one.step for one in caught.value.passed_over] == bad
+            who.damaged |= set(bad)
         else:
             assert who.manager.resume(None, fallback=True) == (0, None)
         if bad:
             with pytest.raises(PertinaxError):
                 who.manager.load()
+
+    @precondition(lambda self: self.there)
+    @rule(name=WHO, data=st.data())
+    def load(self, name: str, data: st.DataObject) -> None:
+        who, step = self.people[name], data.draw(st.sampled_from(sorted(self.there)))
+        if self.there[step].damaged:
+            with pytest.raises(CorruptCheckpoint):
+                who.manager.load(step)
+            who.damaged.add(step)
+        else:
+            assert same(who.manager.load(step), self.there[step].tree(step))
+
+    @precondition(lambda self: self.there and len(self.held) < 3)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        """An evaluator takes a step, whatever becomes of it."""
+        step = data.draw(st.sampled_from(sorted(self.there)))
+        stack, disk = contextlib.ExitStack(), self.disk
+        path = stack.enter_context(held_step(disk, ROOT, f"{ROOT}/{step}"))  # type: ignore[arg-type]
+        self.held.append(Held(stack, path, step, dataclasses.replace(self.there[step])))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        held = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        held.hold.close()
+        assert self.disk.stat(held.path) is None
 
     @rule(name=WHO, close=st.booleans())
     def restart(self, name: str, close: bool) -> None:
@@ -381,14 +467,21 @@ class Run(RuleBasedStateMachine):
 
     @invariant()
     def what_is_there_is_right_or_known_to_be_wrong(self) -> None:
-        if not self.people:
-            return
         for step, made in self.there.items():
-            if made.damaged:
-                with pytest.raises(CorruptCheckpoint):
-                    self.people["a"].manager.load(step)
-            else:
-                assert same(self.people["a"].manager.load(step), made.tree(step))
+            self.check(f"{ROOT}/{step}", step, made)
+
+    @invariant()
+    def what_is_held_can_be_read(self) -> None:
+        for held in self.held:
+            self.check(held.path, held.step, held.made)
+
+    def check(self, path: str, step: int, made: Made) -> None:
+        place: Any = {"path": path, "store": self.disk}
+        if made.damaged:
+            with pytest.raises(CorruptCheckpoint):
+                pertinax.load(**place)
+        else:
+            assert same(pertinax.load(**place), made.tree(step))
 
 
 TestRun = Run.TestCase
@@ -399,5 +492,5 @@ class LongRun(Run):
     """The same for longer."""
 
 
-TestLongRun = pytest.mark.campaign(LongRun.TestCase)
+TestLongRun = pytest.mark.campaign(pytest.mark.timeout(7200)(LongRun.TestCase))
 TestLongRun.settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)

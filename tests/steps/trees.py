@@ -70,3 +70,43 @@ class Intercepted:
             return method(path, *rest, **options)
 
         return call
+
+
+class Lying:
+    """A disk that says it has written what it has not: the files that `wrong` picks, by their
+    number and path, keep another first byte.
+    """
+
+    def __init__(self, inner: Store, wrong: Callable[[int, str], bool]) -> None:
+        self._inner = inner
+        self._wrong = wrong
+        self.created: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def create(self, path: str, length: int = 0) -> Any:
+        self.created.append(path)
+        writer = self._inner.create(path, length)
+        return _LyingWriter(writer) if self._wrong(len(self.created) - 1, path) else writer
+
+
+class _LyingWriter:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __enter__(self) -> Any:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._inner.__exit__(*error)
+
+    def write_at(self, offset: int, buffers: Any) -> None:
+        content = bytearray(b"".join(memoryview(one).cast("B") for one in buffers))
+        if offset == 0:
+            content[0] ^= 1
+        self._inner.write_at(offset, [content])

@@ -53,6 +53,7 @@ class SaveOptions:
         threads: how many threads write.
         budget_bytes: how much may be on its way to the disk at a time; None: what threads carry.
         pinned: whether large arrays leave accelerators by way of page-locked memory.
+        read_back: whether what was written is read again and compared before it becomes visible.
         mode: permission bits of new directories, before the umask.
     """
 
@@ -67,6 +68,7 @@ class SaveOptions:
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     budget_bytes: int | None = None
     pinned: bool = False
+    read_back: bool = False
     mode: int = 0o777
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ def save(
     compression: Compression = "none",
     chunk_bytes: int | Sequence[int | None] | None = None,
     layout: LayoutName = "ocdbt+zarr2",
+    read_back: bool = False,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> str:
@@ -52,6 +53,8 @@ def save(
         layout: how arrays are filed, for those who open them with other programs: `"ocdbt+zarr2"`
             or `"ocdbt+zarr3"`, a database in few files; `"directory+zarr2"` or
             `"directory+zarr3"`, a directory for each array and a file for each chunk.
+        read_back: whether all files are read from the disk again, and compared, before the
+            checkpoint becomes visible: finds storage that says "written" and keeps something else.
         store: where to write, if not this machine's files.
         progress: called with bytes written and bytes in all, from the writing threads.
 
@@ -60,11 +63,17 @@ def save(
         NotACheckpoint: `exists="replace"`, and what lies there is no checkpoint.
         UnsupportedLeaf: a leaf cannot be stored; nothing was written.
         StorageFull, StorageError: the disk said no; nothing visible was left.
+        CorruptCheckpoint: `read_back` found other bytes than were written; nothing visible was
+            left.
 
     >>> pertinax.save("runs/first", {"w": jnp.ones((2, 3)), "step": 1})
     """
     options = SaveOptions(
-        exists=exists, compression=compression, chunk_bytes=chunk_bytes, layout=layout
+        exists=exists,
+        compression=compression,
+        chunk_bytes=chunk_bytes,
+        layout=layout,
+        read_back=read_back,
     )
     where, final = locate(path, store)
     with _begin(final) as talk:
@@ -83,6 +92,7 @@ def save_async(
     compression: Compression = "none",
     chunk_bytes: int | Sequence[int | None] | None = None,
     layout: LayoutName = "ocdbt+zarr2",
+    read_back: bool = False,
     store: Store | None = None,
     on_done: Callable[[Pending], None] | None = None,
 ) -> Pending:
@@ -107,6 +117,7 @@ def save_async(
         compression=compression,
         chunk_bytes=chunk_bytes,
         layout=layout,
+        read_back=read_back,
     )
     where, final = locate(path, store)
     with contextlib.ExitStack() as stack:

@@ -4,22 +4,46 @@ Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies
 Knows nothing of values: nothing is placed, and only what no ledger vouches for is decoded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from pertinax._core.fetch import Fetcher, Request
-from pertinax._core.open import Found, check_large_file, find, read_file, read_foreign, read_settled
+from pertinax._core.open import (
+    Found,
+    check_large_file,
+    detect_aside,
+    find,
+    read_file,
+    read_foreign,
+    read_settled,
+)
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._plan.boxes import Box
 from pertinax._store.contract import Store
+from pertinax._store.local import forget_cached
 from pertinax.errors import CorruptCheckpoint, InvalidOption
 from pertinax.typing import PathLike
 
+T = TypeVar("T")
 _STEP_BYTES = 1 << 24
+
+
+class Share(NamedTuple):
+    """Of `parts` equal shares of the files and chunks, the one with this number."""
+
+    number: int = 0
+    parts: int = 1
+
+    def of(self, things: Sequence[T]) -> Sequence[T]:
+        """Ours of `things`."""
+        return things[self.number :: self.parts]
+
+
+_WHOLE = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +100,21 @@ def verify(
     return read_settled(path, store, read, is_good=lambda result: not result.problems)
 
 
+def read_back(store: Store, directory: str, *, threads: int, share: Share = _WHOLE) -> None:
+    """Read what was written into `directory`, which nobody sees yet, from the storage itself where
+    that can be had, and compare it with its checksums; of several processes each does its share.
+
+    Raises `CorruptCheckpoint` and what the store does.
+    """
+    forget_cached(store, directory)
+    found = Found(store, directory, directory, detect_aside(store, directory))
+    try:
+        _verify(found, _Report(raising=True, share=share), threads)
+    except CorruptCheckpoint as error:
+        error.add_note("the storage did not keep what was written; nothing was published")
+        raise
+
+
 def _verify(found: Found, report: "_Report", threads: int) -> Verification:
     if found.detected.kind != "step":
         _check_item(found, "", found.detected.kind, report, threads)
@@ -89,10 +128,11 @@ def _verify(found: Found, report: "_Report", threads: int) -> Verification:
 
 
 class _Report:
-    """What was found so far."""
+    """What was found so far, and which share of the work is ours."""
 
-    def __init__(self, *, raising: bool) -> None:
+    def __init__(self, *, raising: bool, share: Share = _WHOLE) -> None:
         self.raising = raising
+        self.share = share
         self.verified = True
         self.checked_bytes = 0
         self.problems: list[CorruptCheckpoint] = []
@@ -121,7 +161,7 @@ def _check_step_files(found: Found, report: _Report) -> set[str]:
 def _check_files(
     store: Store, directory: str, records: tuple[FileRecord, ...], report: _Report
 ) -> None:
-    for record in records:
+    for record in report.share.of(records):
         try:
             check_large_file(store, directory, record)
             report.checked_bytes += record.length
@@ -157,11 +197,11 @@ def _check_data(
     chunks = manifest.chunks
     rows = list(range(len(chunks)))
     with Fetcher(store, directory, manifest, use_map=True, threads=threads) as fetcher:
-        for group in _groups(rows, chunks.length.tolist()):
+        for group in report.share.of(list(_groups(rows, chunks.length.tolist()))):
             for problem in fetcher.check_rows(group):
                 report.add(problem)
     report.checked_bytes += int(chunks.length.sum())
-    for file, name in enumerate(chunks.files):
+    for file, name in report.share.of(list(enumerate(chunks.files))):
         picked = np.flatnonzero(chunks.file == file)
         spans = sorted(
             zip(chunks.offset[picked].tolist(), chunks.length[picked].tolist(), strict=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pertinax._core.options import SaveOptions
+from pertinax._core.verify import Share, read_back
 from pertinax._formats.crc import file_crc
 from pertinax._formats.item import ItemContent, write_file, write_item
 from pertinax._formats.ledger import LEDGER_FILE, encode_step_ledger
@@ -93,9 +94,20 @@ def write_checkpoint(
             draft, contents, workers, counter.add, begun_ns=begun_ns, talk=talk, now_ns=now_ns
         )
         counter.finish()
+        if options.read_back:
+            _read_back(draft, options, talk)
         talk.agree("publish", lambda: draft.commit(replace=options.exists == "replace"))
     seconds = time.monotonic() - begun_s
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
+
+
+def _read_back(draft: Draft, options: SaveOptions, talk: Round) -> None:
+    """Let every process compare its share of the draft with what was meant to be written."""
+    who = talk.topology
+    talk.agree("all is written", _nothing)
+    share = Share(who.members.index(who.process), len(who.members))
+    read_back(draft.store, draft.path, threads=options.threads, share=share)
+    talk.collect("read back", None, lambda _: None)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Restored:
 def restore_newest(
     root: str,
     look: Callable[[], dict[int, str]],
-    read: Callable[[str], PyTree],
+    read: Callable[[int, str], PyTree],
     *,
     fallback: bool,
 ) -> Restored | None:
@@ -70,7 +70,7 @@ def restore_newest(
         step = max(left)
         tried.add(step)
         try:
-            return Restored(step, read(left[step]), tuple(passed))
+            return Restored(step, read(step, left[step]), tuple(passed))
         except _OF_THE_STEP as error:
             gone = isinstance(error, CheckpointNotFound)
             if isinstance(error, NewerFormat) or not (gone or fallback):

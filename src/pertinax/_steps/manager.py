@@ -66,6 +66,8 @@ class Manager(Reading):
         keep: which steps live: a policy, `n` for `Latest(n)`, None for all. See `policies`.
         background: whether `save` returns at once and a thread writes.
         compression, snapshot, chunk_bytes, layout: as for `save_async`.
+        read_back: whether each step is read from the disk again, and compared, before it becomes
+            visible and older ones go: then every step of this run has been verified once.
         store: where to write, if not this machine's files.
         prefix, width: step 7 is called `7`, or `<prefix>_7`, or with a width of 4 `0007`.
         clock: seconds since the epoch, for policies that go by time, and for the time that a step
@@ -92,6 +94,7 @@ class Manager(Reading):
         snapshot: Snapshotting = "hold",
         chunk_bytes: int | None = None,
         layout: LayoutName = "ocdbt+zarr2",
+        read_back: bool = False,
         store: Store | None = None,
         prefix: str | None = None,
         width: int | None = None,
@@ -101,7 +104,11 @@ class Manager(Reading):
         self._counts_cost = any(isinstance(part, Overhead) for part in parts_of(self._policy))
         keep = keep_policy(keep)
         self._options = SaveOptions(
-            compression=compression, snapshot=snapshot, chunk_bytes=chunk_bytes, layout=layout
+            compression=compression,
+            snapshot=snapshot,
+            chunk_bytes=chunk_bytes,
+            layout=layout,
+            read_back=read_back,
         )
         self._background = background
         self._clock = clock
@@ -165,7 +172,8 @@ class Manager(Reading):
         Raises:
             CheckpointExists: there is such a step.
             InvalidOption: the step or a metric is no number.
-            UnsupportedLeaf, StorageFull, StorageError, SnapshotChanged: as `save_async`.
+            UnsupportedLeaf, StorageFull, StorageError, SnapshotChanged, CorruptCheckpoint: as
+                `save_async`.
             RuntimeError: the manager is closed.
         """
         number = step_number(step)

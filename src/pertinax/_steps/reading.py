@@ -54,22 +54,28 @@ class Reading:
     ) -> PyTree:
         """Read one step, the newest if none is named; options and errors are those of `load`.
 
-        Waits for a save in flight if the step is, or may be, the one being written.
+        Waits for a save in flight if the step is, or may be, the one being written. A step that
+        proves damaged counts for no policy any more, and may be saved again in its own place.
         """
         if step is None:
             return self.restore(target, **options).tree
         number = step_number(step)
         self._line.settle_if(number)
-        return load(place_of(self._root, number), target, store=self._root.store, **options)
+        try:
+            return load(place_of(self._root, number), target, store=self._root.store, **options)
+        except CorruptCheckpoint:
+            self._writer.note_damage(number)
+            raise
 
     def restore(
         self, target: PyTree = None, *, fallback: bool = False, **options: Unpack[LoadChoices]
     ) -> Restored:
         """Read the newest step; with `fallback`, the newest that can be read and is whole.
 
-        What was passed over is in the result, each step with its error, and in the log. A step
-        that proved damaged may be saved again, in its own place. Without `fallback` damage is
-        raised as it is. Waits for a save in flight; options are those of `load`.
+        What was passed over is in the result, each step with its error, and in the log. Without
+        `fallback` damage is raised as it is. A step that proves damaged counts for no policy any
+        more, and may be saved again in its own place. Waits for a save in flight; options are those
+        of `load`.
 
         Raises `CheckpointNotFound` if there is no step, `NoUsableStep` if every step was passed
         over, and `RestoreMismatch` for the first step that is whole and does not fit.
@@ -118,10 +124,17 @@ class Reading:
         def read(place: str) -> PyTree:
             return load(place, target, store=root.store, **options)
 
+        def read_together(step: int, place: str) -> PyTree:
+            try:
+                return together.read(place)
+            except CorruptCheckpoint:  # here or in another process
+                writer.note_damage(step)
+                raise
+
         try:
             with self._hosts.begin("restore", root.path) as talk:
                 together = Together(talk, look, read)
-                found = restore_newest(root.path, together.look, together.read, fallback=fallback)
+                found = restore_newest(root.path, together.look, read_together, fallback=fallback)
         except CorruptCheckpoint as error:
             *others, newest = self.steps() or [None]
             error.add_note(
@@ -130,8 +143,6 @@ class Reading:
             raise
         if found is not None and found.passed_over:
             # Training goes on from here: what the lost steps would have counted for is undone.
-            for step in found.damaged:
-                writer.note_damage(step)
             writer.last = last_save(root, found.step)
         return found
 

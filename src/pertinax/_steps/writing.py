@@ -61,8 +61,8 @@ class StepWriter:
         last: the step whose save began last and did not fail, and when; or None.
         doubtful: steps that became visible although their save failed in its very last sync. A
             power cut may yet take them, so nobody was told that they are there.
-        damaged: steps that somebody found damaged when restoring, and when their directories had
-            last changed. They may be saved again.
+        damaged: steps that proved damaged when they were read, and when their directories had last
+            changed. They may be saved again.
         tally: what the saves cost.
     """
 

@@ -355,6 +355,22 @@ def _changed_ns(store: Store, path: str) -> int | None:
     return None if stat is None else stat.mtime_ns
 
 
+def forget_cached(store: object, directory: str) -> None:
+    """Ask the kernel to forget what it holds of the synced files below `directory`, so that reading
+    them shows what the disk has. A wish: where it cannot be had, nothing happens.
+    """
+    if not isinstance(store, LocalStore) or not hasattr(os, "posix_fadvise"):
+        return
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(f"{place}/{name}", _OPEN)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(descriptor)
+
+
 def link_file(store: object, source: str, target: str) -> bool:
     """Give a file of this machine a second name; False where that cannot be done.
 

@@ -7,6 +7,7 @@ by name when they are called.
 """
 
 import logging
+import operator
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ DIRECTORY_DELETION_TIMEOUT: Final = 360
 """The same while they are deleted."""
 _DEFAULT_BARRIER_TIMEOUT: Final = 1200
 _DISCOVERY_TIMEOUT_MS: Final = 5000
+_PREEMPTION_COUNT: Final = 1 << 31
 
 _LOG: Final = logging.getLogger(__name__)
 _DISTRIBUTED_IDS: Final = "PERTINAX_USE_DISTRIBUTED_PROCESS_ID"
@@ -294,12 +296,14 @@ def reached_preemption(step: int) -> bool:
     """Whether the job will be stopped soon and `step` is where all processes know it.
 
     Ask once for each step, in the thread that trains. False if JAX does not run as several
-    processes, or was told not to listen for preemption.
+    processes, or was told not to listen for preemption. Steps may be as large as they like.
     """
     from jax.experimental import multihost_utils
 
     try:
-        reached = bool(multihost_utils.reached_preemption_sync_point(step))
+        # JAX's service counts in 32 bits. What is left of a larger step still grows by as much.
+        counted = operator.index(step) % _PREEMPTION_COUNT
+        reached = bool(multihost_utils.reached_preemption_sync_point(counted))
     except RuntimeError as error:
         _say_once(f"preemption cannot be noticed: {error}")
         return False
