@@ -140,6 +140,11 @@ def _member(name: str, value: Any) -> str:
 
 
 def _signature(value: Any) -> str:
+    if isinstance(value, type) and value.__new__ is object.__new__:
+        made: Any = value.__init__
+        # Of a class below a protocol; once there was an instance, Python shows it otherwise.
+        if made is object.__init__ or made.__name__ == "_no_init_or_replace_init":
+            return "()"
     try:
         return _plain(str(inspect.signature(value)))
     except (TypeError, ValueError):
