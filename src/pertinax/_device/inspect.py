@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from pertinax._device.shardings import sharding_text
 from pertinax._device.spreads import Spreads
@@ -74,6 +74,7 @@ class Inspector:
         self._dtypes: dict[Any, str | None] = {}
         self._wholes: dict[Shape, tuple[Box, ...]] = {}
         self._layouts: dict[Hashable, tuple[str | None, str]] = {}
+        self._meshes: dict[Mesh, str] = {}
 
     def look(self, value: Any, path: Path) -> LiveLeaf:
         """Understand one leaf. Raises `UnsupportedLeaf`, naming path and type."""
@@ -212,7 +213,10 @@ class Inspector:
         found = self._layouts.get(sharding)
         if found is None:
             platform = next(iter(sharding.device_set)).platform
-            found = self._layouts[sharding] = (sharding_text(sharding), platform)
+            # Only the primary writes it down.
+            told = self._topology.is_primary
+            text = sharding_text(sharding, self._meshes) if told else None
+            found = self._layouts[sharding] = (text, platform)
         return found
 
 

@@ -22,10 +22,13 @@ from jax.sharding import (
 from pertinax._plan.boxes import Box, Shape
 
 
-def sharding_text(sharding: Sharding) -> str | None:
-    """The layout as Orbax writes it, or None for kinds that it has no words for."""
+def sharding_text(sharding: Sharding, meshes: dict[Mesh, str] | None = None) -> str | None:
+    """The layout as Orbax writes it, or None for kinds that it has no words for.
+
+    `meshes` remembers the text of meshes, which may have very many devices.
+    """
     if isinstance(sharding, NamedSharding):
-        return _named_text(sharding)
+        return _named_text(sharding, {} if meshes is None else meshes)
     if isinstance(sharding, SingleDeviceSharding):
         (device,) = sharding.device_set
         # JAX has called the first CPU `TFRT_CPU_0` and `cpu:0`. Orbax 0.12 knows both names, 0.8
@@ -35,7 +38,7 @@ def sharding_text(sharding: Sharding) -> str | None:
     return None
 
 
-def _named_text(sharding: NamedSharding) -> str | None:
+def _named_text(sharding: NamedSharding, meshes: dict[Mesh, str]) -> str | None:
     mesh = sharding.mesh
     if not isinstance(mesh, Mesh):
         return None
@@ -47,19 +50,22 @@ def _named_text(sharding: NamedSharding) -> str | None:
         "partition_spec": [
             list(part) if isinstance(part, tuple) else part for part in sharding.spec
         ],
-        "device_mesh": {"mesh": _ids(mesh.devices)},
     }
     try:
-        return json.dumps(fields)
+        text = json.dumps(fields)
     except TypeError:
         # Axis names may be any hashable, and `PartitionSpec.UNCONSTRAINED` is no text.
         return None
+    if mesh not in meshes:
+        meshes[mesh] = json.dumps({"device_mesh": {"mesh": _ids(mesh.devices.tolist())}})[1:]
+    return f"{text[:-1]}, {meshes[mesh]}"
 
 
 def _ids(devices: Any) -> Any:
-    if isinstance(devices, np.ndarray) and devices.ndim:
-        return [_ids(part) for part in devices]
-    return {"id": int(devices.item().id if isinstance(devices, np.ndarray) else devices.id)}
+    """Nested lists of devices as their ids; a mesh without axes is one device."""
+    if isinstance(devices, list):
+        return [_ids(part) for part in cast("list[Any]", devices)]
+    return {"id": int(devices.id)}
 
 
 def sharding_from_text(text: str) -> Sharding | None:

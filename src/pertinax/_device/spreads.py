@@ -5,7 +5,6 @@ Layouts of meshes are worked out by columns, for there may be tens of thousands 
 others are asked device by device.
 """
 
-import math
 from collections.abc import Hashable
 from typing import Any, NamedTuple, cast, final
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from pertinax._device.shardings import box_of
 from pertinax._plan.boxes import Box, Shape
-from pertinax._plan.chunks import index_of
+from pertinax._plan.grids import Grid, grid_of
 from pertinax._plan.shares import Seating, Spread, seating_of
 from pertinax._plan.topology import Topology
 
@@ -28,15 +27,6 @@ class Lay(NamedTuple):
 
     spread: Spread
     positions: tuple[int, ...]
-
-
-class _Grid(NamedTuple):
-    """A layout by columns: equal boxes, `cuts` of them along each dimension, and the number of the
-    one that each device of the mesh holds, in the mesh's order.
-    """
-
-    cuts: Shape
-    numbers: NDArray[np.int64]
 
 
 @final
@@ -66,19 +56,12 @@ class Spreads:
         if mesh not in self._processes:
             self._processes[mesh] = _processes_of(mesh.devices.ravel().tolist())
         processes = self._processes[mesh]
-        first = tuple(n // c for n, c in zip(shape, grid.cuts, strict=True))
         seating = self._seating(mesh, grid.numbers, processes)
-        boxes = [
-            Box(start, tuple(a + n for a, n in zip(start, first, strict=True)))
-            for start in (
-                tuple(i * n for i, n in zip(index_of(seat.number, grid.cuts), first, strict=True))
-                for seat in seating.own
-            )
-        ]
+        boxes = [grid.box(seat.number, shape) for seat in seating.own]
         devices = mesh.devices.ravel()
         here = np.flatnonzero(processes == self._topology.process)
         held = {int(grid.numbers[i]): devices[i] for i in reversed(here.tolist())}
-        return self._lay(array, seating, boxes, held, first, even=True)
+        return self._lay(array, seating, boxes, held, grid.box_shape(shape), even=True)
 
     def _one_by_one(self, array: jax.Array) -> Lay:
         shape = array.shape
@@ -130,25 +113,14 @@ def _processes_of(devices: list[Any]) -> NDArray[np.int64]:
     return np.fromiter((device.process_index for device in devices), np.int64, len(devices))
 
 
-def _grid_of(sharding: Sharding, shape: Shape) -> _Grid | None:
+def _grid_of(sharding: Sharding, shape: Shape) -> Grid | None:
     """None for layouts that are not plainly a mesh's axes along dimensions."""
     if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         return None
     mesh, spec = sharding.mesh, sharding.spec
     if spec != PartitionSpec(*spec) or len(spec) > len(shape):
         return None  # it says more than axes: `unreduced`, say
-    sizes = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
-    along = dict(zip(mesh.axis_names, np.indices(mesh.devices.shape), strict=True))
-    cuts: list[int] = []
-    numbers = np.zeros(mesh.devices.shape, np.int64)
-    for n, part in zip(shape, (*spec, *[None] * (len(shape) - len(spec))), strict=True):
-        axes = () if part is None else part if isinstance(part, tuple) else (part,)
-        if not all(axis in sizes for axis in axes):
-            return None
-        ways = math.prod(sizes[axis] for axis in axes)
-        if n % ways:
-            return None
-        cuts.append(ways)
-        for axis in axes:
-            numbers = numbers * sizes[axis] + along[axis]
-    return _Grid(tuple(cuts), numbers.ravel())
+    sizes: dict[Hashable, int] = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    parts = (*spec, *[None] * (len(shape) - len(spec)))
+    along = [() if p is None else p if isinstance(p, tuple) else (p,) for p in parts]
+    return grid_of(sizes, along, shape)

@@ -219,7 +219,7 @@ def chunk_table(files: Sequence[str], receipts: Sequence[Receipt]) -> ChunkTable
     rows = sorted(receipts, key=lambda r: (r.piece.leaf, r.piece.ordinal))
     n = len(rows)
     return ChunkTable(
-        tuple(files) if rows else (),
+        tuple(files),
         np.fromiter([r.piece.leaf for r in rows], np.int64, n),
         np.fromiter([r.piece.ordinal for r in rows], np.int64, n),
         np.fromiter([r.file for r in rows], np.int64, n),
@@ -229,11 +229,11 @@ def chunk_table(files: Sequence[str], receipts: Sequence[Receipt]) -> ChunkTable
     )
 
 
-def with_nodes(table: ChunkTable, nodes: Receipt, files: Sequence[str]) -> ChunkTable:
-    """The table with the container's own bytes in front; `files` are all that there are."""
+def with_nodes(table: ChunkTable, nodes: Receipt) -> ChunkTable:
+    """The table with the container's own bytes in front."""
     assert table.crc is not None  # noqa: S101 - we made it, with checksums
     return ChunkTable(
-        tuple(files),
+        table.files,
         np.concatenate([[nodes.piece.leaf], table.leaf]),
         np.concatenate([[nodes.piece.ordinal], table.ordinal]),
         np.concatenate([[nodes.file], table.file]),

@@ -9,8 +9,9 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import final
 
 import numpy as np
@@ -38,10 +39,10 @@ from pertinax._formats.ocdbt import (
 )
 from pertinax._formats.outputs import Outputs
 from pertinax._formats.parts import Exchange, join_tables
-from pertinax._formats.zarr.array import Driver, chunk_key, metadata_key
+from pertinax._formats.zarr.array import Driver, chunk_suffix, key_prefix, metadata_key
 from pertinax._formats.zarr.text import ArraySpec, encode_metadata
 from pertinax._plan.boxes import Box, Shape
-from pertinax._plan.chunks import grid_shape, index_of
+from pertinax._plan.chunks import grid_shape
 from pertinax._plan.write import LARGE_ALIGNMENT, SMALL_ALIGNMENT, Piece, WritePlan, align
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
@@ -68,7 +69,7 @@ def write_database(
     """
     if not exchange.talk.topology.is_primary:
         table = _write_part(store, directory, content, workers=workers, progress=progress)
-        exchange.give(store, directory, table, content.leaves)
+        exchange.give(store, directory, table, content.leaves, workers=workers)
         return table, {}
     _make_data_dir(store, directory)
     with Outputs(store, directory) as outputs:
@@ -78,17 +79,18 @@ def write_database(
         # Orbax's readers look for the database's nodes at the end; ours ask the ledger.
         place = files.place_nodes()
         own = chunk_table(outputs.names, receipts)
-        parts = [own, *exchange.give(store, directory, own, content.leaves)]
-        others = {} if content.others is None else content.others()
-        with collector_paused(len(content.leaves)):
-            entries = _with_others(_entries(content.leaves, parts, driver), others)
+        others = exchange.give(store, directory, own, content.leaves, workers=workers)
+        table = join_tables([own, *others])
+        foreign = {} if content.others is None else content.others()
+        with collector_paused(max(len(content.leaves), len(table))):
+            entries = _with_others(array_entries(content.leaves, table, driver), foreign)
             database = encode_arrays(entries, outputs.names[place[0]], place[1])
         outputs.write(*place, [database.nodes])
     if database.nodes:
         piece = Piece(-1, 0, 0, Box((), ()), len(database.nodes))
         nodes = Receipt(piece, *place, piece.length, crc_blocks(database.nodes))
-        parts[0] = with_nodes(own, nodes, outputs.names)
-    return join_tables(parts), {MANIFEST_FILE: database.manifest}
+        table = with_nodes(table, nodes)
+    return table, {MANIFEST_FILE: database.manifest}
 
 
 def _make_data_dir(store: Store, directory: str) -> None:
@@ -222,42 +224,37 @@ def _with_others(
     return sorted([*entries, *others.items()], key=lambda entry: entry[0])
 
 
-def _entries(
-    leaves: Sequence[StoredLeaf], tables: Sequence[ChunkTable], driver: Driver
+def array_entries(
+    leaves: Sequence[StoredLeaf], table: ChunkTable, driver: Driver
 ) -> list[tuple[bytes, Value]]:
-    """Every array's metadata and every chunk; keys in byte order."""
+    """Every array's metadata and every chunk, by keys in byte order."""
     arrays = [leaf for leaf in leaves if leaf.codec != "none"]
     specs: list[ArraySpec] = [(a.shape, a.chunk_shape, a.storage_dtype, a.codec) for a in arrays]
     entries: list[tuple[bytes, Value]] = [
         (_key_bytes(metadata_key(driver, leaf.name)), text)
         for leaf, text in zip(arrays, encode_metadata(driver, specs), strict=True)
     ]
-    alone: dict[tuple[Shape, Shape], str | None] = {}  # what follows the name of an only chunk
-    for number, ordinal, reference in chain.from_iterable(map(_references, tables)):
-        leaf = leaves[number]
+    suffixes: dict[tuple[Shape, Shape], list[bytes]] = {}
+    names = list(map(table.files.__getitem__, table.file.tolist()))
+    references = list(map(Reference, names, table.offset.tolist(), table.length.tolist()))
+    ordinals: list[int] = table.ordinal.tolist()
+    firsts: list[int] = np.searchsorted(table.leaf, np.arange(len(leaves) + 1)).tolist()
+    for leaf, first, end in zip(leaves, firsts, firsts[1:], strict=False):
+        if first == end:
+            continue
         layout = (leaf.shape, leaf.chunk_shape)
-        if layout not in alone:
-            alone[layout] = _only_chunk(driver, grid_shape(*layout))
-        suffix = alone[layout]
-        if suffix is None:
-            key = chunk_key(driver, leaf.name, index_of(ordinal, grid_shape(*layout)))
-        else:
-            key = f"{leaf.name}/{suffix}" if leaf.name else suffix
-        entries.append((_key_bytes(key), reference))
-    entries.sort(key=lambda entry: entry[0])
+        if layout not in suffixes:
+            suffixes[layout] = _suffixes(driver, grid_shape(*layout))
+        prefix, known = _key_bytes(key_prefix(leaf.name)), suffixes[layout]
+        keys = [prefix + known[ordinal] for ordinal in ordinals[first:end]]
+        entries += zip(keys, references[first:end], strict=True)
+    entries.sort(key=itemgetter(0))
     return entries
 
 
-def _references(table: ChunkTable) -> Iterator[tuple[int, int, Reference]]:
-    """Leaf, ordinal and place of each chunk."""
-    columns = (table.leaf, table.ordinal, table.file, table.offset, table.length)
-    for leaf, ordinal, file, offset, length in zip(*(c.tolist() for c in columns), strict=True):
-        yield leaf, ordinal, Reference(table.files[file], offset, length)
-
-
-def _only_chunk(driver: Driver, grid: Shape) -> str | None:
-    """The key of the only chunk of an array without a name; None if there are several."""
-    return chunk_key(driver, "", (0,) * len(grid)) if max(grid, default=1) == 1 else None
+def _suffixes(driver: Driver, grid: Shape) -> list[bytes]:
+    """What follows an array's prefix in the keys of all chunks of a grid, in grid order."""
+    return [chunk_suffix(driver, index).encode() for index in np.ndindex(grid)]
 
 
 def _key_bytes(key: str) -> bytes:

@@ -27,6 +27,7 @@ from pertinax._formats.manifest import (
     Manifest,
     StoredLeaf,
 )
+from pertinax._formats.meshes import Shortener
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Shape
 from pertinax._plan.chunks import grid_size
@@ -63,6 +64,7 @@ _SPEC_FIELDS = (
 
 def encode_ledger(manifest: Manifest) -> bytes:
     """The ledger file of an item (or, without leaves, of a directory of items)."""
+    shortener = Shortener()
     specs: dict[tuple[Any, ...], int] = {}
     spec_of = attrgetter(*_SPEC_FIELDS)
     rows = [specs.setdefault(spec_of(leaf), len(specs)) for leaf in manifest.leaves]
@@ -74,7 +76,7 @@ def encode_ledger(manifest: Manifest) -> bytes:
         "array_driver": manifest.array_driver,
         "block_bytes": BLOCK_BYTES,
         "tree": encode(manifest.root),
-        "specs": [_encode_spec(spec) for spec in specs],
+        "specs": [_encode_spec(spec, shortener) for spec in specs],
         "leaves": {"name": [leaf.name for leaf in manifest.leaves], "spec": _pack(rows, np.int32)},
         "values": [[i, encode_value(value)] for i, value in sorted(manifest.values.items())],
         "chunks": encode_chunks(manifest.chunks),
@@ -84,8 +86,10 @@ def encode_ledger(manifest: Manifest) -> bytes:
     return body + _TAIL % crc32c(body)
 
 
-def _encode_spec(spec: tuple[Any, ...]) -> dict[str, Any]:
+def _encode_spec(spec: tuple[Any, ...], shortener: Shortener) -> dict[str, Any]:
     fields: dict[str, Any] = dict(zip(_SPEC_FIELDS, spec, strict=True))
+    if fields["sharding"] is not None:
+        fields["sharding"] = shortener.short(fields["sharding"])
     if fields["typestr"] is None:
         del fields["typestr"]  # only leaves of type handlers have one
     return fields
@@ -229,7 +233,8 @@ def _manifest(fields: Mapping[str, Any]) -> Manifest:
 
 
 def _leaves(fields: Mapping[str, Any], root: Node) -> tuple[StoredLeaf, ...]:
-    specs = [_spec(spec) for spec in fields["specs"]]
+    shortener = Shortener()
+    specs = [_spec(spec, shortener) for spec in fields["specs"]]
     names = fields["leaves"]["name"]
     rows = _unpack(fields["leaves"]["spec"], np.int32).tolist()
     paths = leaf_paths(root)
@@ -245,7 +250,7 @@ def _leaves(fields: Mapping[str, Any], root: Node) -> tuple[StoredLeaf, ...]:
     )
 
 
-def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+def _spec(fields: Mapping[str, Any], shortener: Shortener) -> tuple[Any, ...]:
     kind, codec = fields["kind"], fields["codec"]
     shape, chunk_shape = tuple(fields["shape"]), tuple(fields["chunk_shape"])
     if kind not in _KINDS or codec not in _CODECS or len(shape) != len(chunk_shape):
@@ -264,6 +269,8 @@ def _spec(fields: Mapping[str, Any]) -> tuple[Any, ...]:
     if (kind == "foreign") != (typestr is not None):
         raise ValueError(f"a {kind} of the type {typestr!r}")
     _check_spec(kind, codec, shape, chunk_shape, texts)
+    if optional[0] is not None:
+        optional[0] = shortener.long(optional[0])
     return kind, texts[0], shape, texts[1], chunk_shape, codec, *optional, None, typestr
 
 

@@ -19,6 +19,7 @@ from pertinax._formats.manifest import ChunkTable, StoredLeaf
 from pertinax._hosts import Round
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
+from pertinax._store.workers import Workers
 from pertinax.errors import CorruptCheckpoint, UnsupportedTopology
 
 PART_PREFIX: Final = "part."
@@ -33,12 +34,19 @@ class Exchange:
     item: str = ""
 
     def give(
-        self, store: Store, directory: str, table: ChunkTable, leaves: Sequence[StoredLeaf]
+        self,
+        store: Store,
+        directory: str,
+        table: ChunkTable,
+        leaves: Sequence[StoredLeaf],
+        *,
+        workers: Workers,
     ) -> list[ChunkTable]:
         """Hand over what this process wrote and made durable, and wait for all.
 
-        The primary gets what the others wrote; they get nothing, and are done with the arrays.
-        Raises `UnsupportedTopology` if they saved another tree than the primary did.
+        The primary, whose `workers` read it, gets what the others wrote; they get nothing, and are
+        done with the arrays. Raises `UnsupportedTopology` if they saved another tree than the
+        primary did.
         """
         who = self.talk.topology
         if who.alone:
@@ -50,23 +58,24 @@ class Exchange:
             path = f"{directory}/{name}"
             with storage_errors("write a part", path), store.create(path) as writer:
                 writer.write_at(0, [data])
-            part = [_digest(leaves), name, len(data), file_crc(data)]
+            part = [digest_of(leaves), name, len(data), file_crc(data)]
             self.talk.collect(phase, part, _nothing)
             return []
         parts: dict[int, Any] = {}
         self.talk.collect(phase, None, parts.update)
         del parts[who.process]
-        own = _digest(leaves)
+        own = digest_of(leaves)
         odd = [process for process, (digest, *_) in parts.items() if digest != own]
         if odd:
             raise UnsupportedTopology(
                 f"processes {odd} saved another tree than process {who.process}: names, shapes, "
                 "dtypes and shardings of all leaves must be the same everywhere"
             )
-        return [_take(store, directory, *part) for _, *part in parts.values()]
+        # Thousands, perhaps, on a disk that is far away.
+        return list(workers.map(lambda part: _take(store, directory, *part[1:]), parts.values()))
 
 
-def _digest(leaves: Sequence[StoredLeaf]) -> str:
+def digest_of(leaves: Sequence[StoredLeaf]) -> str:
     """Equal if two processes mean the same arrays, cut into the same chunks."""
     digest = hashlib.sha256()
     for leaf in leaves:

@@ -56,7 +56,7 @@ def write_directories(
         receipts = write_pieces(outputs, own, content, workers=workers, progress=progress)
     content.snapshot.check()
     own = chunk_table(names, receipts)
-    others = exchange.give(store, directory, own, content.leaves)
+    others = exchange.give(store, directory, own, content.leaves, workers=workers)
     return join_tables([own, *others]), files
 
 

@@ -9,13 +9,20 @@ import binascii
 import json
 from collections.abc import Mapping
 
+from pertinax._formats.meshes import WHOLE_UP_TO, without_ids
 from pertinax._formats.metadata.text import Json
 
 SHARDING_FILE = "_sharding"
 
 
 def encode_sharding(texts: Mapping[str, str]) -> bytes:
-    """`_sharding` from parameter names and the inner JSON texts."""
+    """`_sharding` from parameter names and the inner JSON texts.
+
+    If they are very long, the ids of devices are left out: a reader takes the devices it has.
+    """
+    if sum(map(len, texts.values())) > WHOLE_UP_TO:
+        shorter = {text: without_ids(text) for text in set(texts.values())}
+        texts = {name: shorter[text] for name, text in texts.items()}
     pairs = {base64.urlsafe_b64encode(name.encode()).decode(): text for name, text in texts.items()}
     in_order = {key: pairs[key] for key in sorted(pairs)}
     return json.dumps(in_order, separators=(",", ":"), ensure_ascii=False).encode()

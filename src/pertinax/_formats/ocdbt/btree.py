@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,7 @@ _INLINE, _OUT_OF_LINE = 0, 1
 _DECODED_ENTRY_BYTES = 128  # what Python spends on one key and value, for the budget
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A value stored out of line: `length` bytes at `offset` of `file`, below the database root."""
 
     file: str
