@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash bench golden oldest parity reference clean setup static format
+.PHONY: help demo test check crash fuzz bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,12 @@ test: static ## format, lint, types, layers, budgets and all tests
 check: static ## the same with unit tests only: under a minute
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m "not (slow or campaign or interop or crash)" $(UNITS) $(TEST_ARGS)
 
-crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED, PERTINAX_STATES, PERTINAX_DAMAGES)
+crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED; sizes in docs/reliability.md)
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m campaign --timeout 0 $(TEST_ARGS)
+
+fuzz: $(DEV) ## fuzz a parser by its branches: TARGET=ledger SECONDS=60 SEED=1
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[campaigns]'
+	$(PY) -m tests.fuzz.run $(or $(TARGET),ledger) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
 	$(PY) bench/run.py $(BENCH_ARGS)

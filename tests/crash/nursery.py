@@ -143,8 +143,8 @@ def main() -> None:
         name, path = line.split()
         pid = os.fork()
         if not pid:
+            print(f"begun {os.getpid()}", flush=True)  # itself: before anything else it says
             PROGRAMS[name](path, lambda words: print(words, flush=True))
-        print(f"begun {pid}", flush=True)
         os.waitpid(pid, 0)
         print("ended", flush=True)
 
