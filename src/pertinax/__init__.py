@@ -22,11 +22,13 @@ from pertinax._version import VERSION as __version__  # noqa: N811 - the name th
 if _typing.TYPE_CHECKING:
     from pertinax import policies
     from pertinax._steps.manager import Manager
+    from pertinax._tiers.manager import TieredManager
 
 __all__ = [
     "Description",
     "Manager",
     "Pending",
+    "TieredManager",
     "Verification",
     "__version__",
     "describe",
@@ -50,6 +52,11 @@ def __getattr__(name: str) -> _typing.Any:
 
         globals()[name] = Manager
         return Manager
+    if name == "TieredManager":
+        from pertinax._tiers.manager import TieredManager
+
+        globals()[name] = TieredManager
+        return TieredManager
     if name == "policies":
         import importlib
 

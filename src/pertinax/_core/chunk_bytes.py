@@ -35,6 +35,28 @@ Stored = dict[int, NDArray[np.uint8]]
 """Row of the chunk table -> the bytes of that chunk."""
 
 
+class GatheredBytes:
+    """Chunks whose bytes are in memory, and were compared with their checksums on their way."""
+
+    def __init__(self, rows: Stored) -> None:
+        self._rows = rows
+
+    def load(self, rows: Sequence[int]) -> Stored:
+        """The bytes of chunks."""
+        return {row: self._rows[row] for row in rows}
+
+    def damage(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:  # noqa: ARG002 - see above
+        """None."""
+        return []
+
+    def corrupt(self, row: int, reason: str) -> CorruptCheckpoint:
+        """An error that says which chunk it is."""
+        return CorruptCheckpoint(reason, file=f"chunk {row}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class ChunkBytes:
     """The bytes of one item's chunks. Close it when done; arrays that it gave out stay good."""
 

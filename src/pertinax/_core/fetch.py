@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pertinax._core.chunk_bytes import SEGMENT_BYTES, ChunkBytes, Stored
+from pertinax._core.chunk_bytes import SEGMENT_BYTES, ChunkBytes, GatheredBytes, Stored
 from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.manifest import Manifest, StoredLeaf
 from pertinax._formats.zarr.codecs import decode_chunk
@@ -44,12 +44,23 @@ class Fetcher:
     """Reads one item of a checkpoint. A context manager; arrays stay good after its end."""
 
     def __init__(
-        self, store: Store, item: str, manifest: Manifest, *, use_map: bool, threads: int
+        self,
+        store: Store,
+        item: str,
+        manifest: Manifest,
+        *,
+        use_map: bool,
+        threads: int,
+        gathered: Stored | None = None,
     ) -> None:
         self._manifest = manifest
         self._item = item
         self._workers = Workers(threads, "pertinax-read")
-        self._bytes = ChunkBytes(store, item, manifest, use_map=use_map, workers=self._workers)
+        self._bytes = (
+            ChunkBytes(store, item, manifest, use_map=use_map, workers=self._workers)
+            if gathered is None
+            else GatheredBytes(gathered)
+        )
         owners = manifest.chunks.leaf
         counts = np.bincount(owners[owners >= 0], minlength=len(manifest.leaves))
         skipped = int((owners < 0).sum())  # the container's own bytes stand first

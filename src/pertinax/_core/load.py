@@ -4,7 +4,7 @@ Knows the order of a load. Knows nothing of formats and files beyond what opens 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -163,9 +163,36 @@ def _refuse(opened: Opened, misfits: Sequence[Misfit], leaf_count: int) -> None:
         raise RestoreMismatch(opened.path, describe_misfits(misfits), leaf_count)
 
 
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What a target asks of a checkpoint: `orders`, whose values belong at `places` of `leaves`,
+    those of the `target`.
+    """
+
+    target: PyTree
+    leaves: list[Any]
+    places: list[int]
+    orders: list[Order]
+
+    def filled(self, values: Sequence[Any]) -> PyTree:
+        """The target, with the values of the orders in it."""
+        out = list(self.leaves)
+        for i, value in zip(self.places, values, strict=True):
+            out[i] = value
+        return refill(self.target, out)
+
+
 def _load_into(
     opened: Opened, target: PyTree, select: str | Sequence[str] | None, options: LoadOptions
 ) -> PyTree:
+    ordered = order(opened, target, select, options)
+    return ordered.filled(carry_out(opened, ordered.orders, options))
+
+
+def order(
+    opened: Opened, target: PyTree, select: str | Sequence[str] | None, options: LoadOptions
+) -> Ordered:
+    """Match a target against the stored tree. Raises `RestoreMismatch` with all that differs."""
     leaves = opened.manifest.leaves
     target = _open_ellipses(target, opened.manifest.root)
     flat = flatten(target)
@@ -191,10 +218,7 @@ def _load_into(
         Order(s, _own_wish(leaves[s], None, options) if w.kind == "any" else w)
         for _, s, w in wanted
     ]
-    out = list(flat.leaves)
-    for (i, _, _), value in zip(wanted, carry_out(opened, orders, options), strict=True):
-        out[i] = value
-    return refill(target, out)
+    return Ordered(target, list(flat.leaves), [i for i, _, _ in wanted], orders)
 
 
 def _open_ellipses(target: PyTree, root: Node) -> PyTree:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertinax._core.casts import cast_array, family
+from pertinax._core.chunk_bytes import Stored
 from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.open import Opened, SecondReading
 from pertinax._core.options import LoadOptions
@@ -32,9 +33,28 @@ class Order(NamedTuple):
     wish: Wish
 
 
-def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> list[Any]:
+def boxes_of(orders: Sequence[Order], leaves: Sequence[StoredLeaf]) -> Iterator[tuple[int, Box]]:
+    """What must be fetched to carry out `orders` here: boxes of leaves, by position."""
+    wanted = BoxesWanted()
+    for order in orders:
+        leaf, wish = leaves[order.leaf], order.wish
+        if leaf.codec == "none":
+            continue
+        shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
+        for box in wanted.of(wish, shape):
+            yield order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape)
+
+
+def carry_out(
+    opened: Opened,
+    orders: Sequence[Order],
+    options: LoadOptions,
+    *,
+    gathered: Stored | None = None,
+) -> list[Any]:
     """The values for `orders`, in order; no more than the budget is in flight at a time.
 
+    `gathered` has the bytes of all rows of the chunk table, where they are in memory already.
     Orders are carried out as they are: whoever gives them has matched them against the manifest.
     """
     manifest = opened.manifest
@@ -54,7 +74,12 @@ def carry_out(opened: Opened, orders: Sequence[Order], options: LoadOptions) -> 
         for i, value in zip(elsewhere, values, strict=True):
             out[i] = value
     with Fetcher(
-        opened.store, opened.directory, manifest, use_map=options.mmap, threads=options.threads
+        opened.store,
+        opened.directory,
+        manifest,
+        use_map=options.mmap,
+        threads=options.threads,
+        gathered=gathered,
     ) as fetcher:
         for group in _groups(stored, orders, manifest.leaves, options.budget_bytes):
             values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher)

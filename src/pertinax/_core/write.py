@@ -159,7 +159,9 @@ def write_contents(
         _make_dirs(draft, list(contents.items))
     records: list[FileRecord] = []
     for name, item in contents.items.items():
-        told = replace(item, facts=facts) if isinstance(item, ItemContent) else item
+        told = (
+            replace(item, facts={**item.facts, **facts}) if isinstance(item, ItemContent) else item
+        )
         records += _write_one(draft, name, told, workers, progress, talk=talk)
     if not talk.topology.is_primary:
         return

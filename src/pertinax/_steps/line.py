@@ -6,28 +6,79 @@ step is written.
 
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, final
 
 from pertinax._core.open import DEFAULT_ITEM
 from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
-from pertinax._hosts import Hosts, decide_for_all, handed_over
+from pertinax._hosts import Hosts, Round, Topology, decide_for_all, handed_over
 from pertinax._steps.history import METRICS_ITEM
-from pertinax._steps.writing import StepWriter
+from pertinax._steps.statistics import Tally
+from pertinax._steps.writing import StepRoot
 from pertinax.errors import CheckpointExists
 from pertinax.typing import PyTree
 
 
+class Writer(Protocol):
+    """What writes the steps of a line, as `StepWriter` does; see there."""
+
+    last: tuple[int, float] | None
+
+    @property
+    def root(self) -> StepRoot:
+        """Where."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """What the saves cost."""
+        ...
+
+    def refuse_if_taken(self, step: int) -> None:
+        """Raise `CheckpointExists` if the step may not be written."""
+        ...
+
+    def rehearse(self, step: int, metrics: bytes | None) -> None:
+        """Raise what would be raised too late otherwise."""
+        ...
+
+    def write(
+        self,
+        step: int,
+        contents: Contents,
+        options: SaveOptions,
+        progress: Callable[[int, int], None],
+        *,
+        talk: Round,
+    ) -> None:
+        """Make the step visible, durably."""
+        ...
+
+
 @final
 class SaveLine:
-    """Saves into one root, one after the other. The caller serialises `begin`."""
+    """Saves into one root, one after the other. The caller serialises `begin`.
 
-    def __init__(self, writer: StepWriter, hosts: Hosts) -> None:
+    `apart`: how this process sees itself where each saves what it holds into a root of its own;
+    `subject` is then what all call their saves, for their roots may have different names.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        hosts: Hosts,
+        *,
+        apart: Topology | None = None,
+        subject: str | None = None,
+    ) -> None:
         self._writer = writer
         self._hosts = hosts
+        self._apart = apart
+        self._subject = writer.root.path if subject is None else subject
         self._flight: Pending | None = None
         self._flight_step: int | None = None
 
@@ -61,9 +112,18 @@ class SaveLine:
         return self.busy and self._flight_step == step
 
     def begin(
-        self, step: int, tree: PyTree, metrics: bytes | None, options: SaveOptions, now_s: float
+        self,
+        step: int,
+        tree: PyTree,
+        metrics: bytes | None,
+        options: SaveOptions,
+        now_s: float,
+        *,
+        facts: Mapping[str, Any] | None = None,
     ) -> Pending:
         """Take hold of `tree` and start to write it. The save before must have been settled.
+
+        `facts` go into the ledger of the tree.
 
         Raises `CheckpointExists`, `UnsupportedLeaf`, `StorageError`, `PeerFailed` and whatever the
         keep policy raises; nothing has been written then.
@@ -76,9 +136,10 @@ class SaveLine:
             writer.rehearse(step, metrics)
 
         with contextlib.ExitStack() as stack:
-            talk = stack.enter_context(self._hosts.begin("save", writer.root.path))
+            talk = stack.enter_context(self._hosts.begin("save", self._subject))
             decide_for_all(talk, "look at the step", check, CheckpointExists)
-            content = prepare(tree, options, options.snapshot, talk.topology)
+            content = prepare(tree, options, options.snapshot, self._apart or talk.topology)
+            content = replace(content, facts={**content.facts, **(facts or {})})
             items: dict[str, Any] = {DEFAULT_ITEM: content}
             if metrics is not None:
                 items[METRICS_ITEM] = {METRICS_ITEM: metrics}

@@ -1,0 +1,1 @@
+"""Two tiers for one run: storage that is near each process, and storage that outlives them all."""

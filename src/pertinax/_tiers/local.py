@@ -1,0 +1,121 @@
+"""The near tier: each process keeps what it holds of the newest steps, in a root of its own.
+
+Knows one process's root: what is in it, how a step gets there, and when an older one may go. Knows
+nothing of the durable tier, nor of what other processes have, but for the round in which all of
+them save. A step goes only when a newer one is whole on every process: so there is always one that
+is whole across the job.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+from pertinax._core.open import DEFAULT_ITEM, Opened, open_checkpoint
+from pertinax._core.options import SaveOptions
+from pertinax._core.write import Contents, write_checkpoint
+from pertinax._hosts import Monologue, Round, Topology
+from pertinax._steps.deletion import Deleter
+from pertinax._steps.history import read_record
+from pertinax._steps.statistics import Tally
+from pertinax._steps.writing import StepRoot
+from pertinax.errors import PertinaxError
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What this process has of one save.
+
+    Attributes:
+        step: which step it was.
+        save_id: which save; parts belong together if, and only if, these are equal.
+        saved_at_ns: when it was made.
+        opened: the item.
+    """
+
+    step: int
+    save_id: str
+    saved_at_ns: int
+    opened: Opened
+
+
+@final
+class LocalTier:
+    """The root of this process; a `Writer` of the line of saves.
+
+    `keep` is how many steps stay when a save is over; while one is written there is one more.
+    """
+
+    def __init__(self, root: StepRoot, keep: int, apart: Topology) -> None:
+        self.root: Final = root
+        self.tally: Final = Tally()
+        self.last: tuple[int, float] | None = None
+        self._keep = keep
+        self._alone = Monologue(apart)
+        self._deleter = Deleter(root.store)
+
+    def refuse_if_taken(self, step: int) -> None:
+        """Never: what lies there was given up by a run that went on from an earlier step."""
+
+    def rehearse(self, step: int, metrics: bytes | None) -> None:
+        """There is nothing that could be raised too late."""
+
+    def write(
+        self,
+        step: int,
+        contents: Contents,
+        options: SaveOptions,
+        progress: Callable[[int, int], None],
+        *,
+        talk: Round,
+    ) -> None:
+        """Make this process's part of a step visible, and let older ones go once all have theirs.
+
+        Raises as `write_checkpoint` does, and `PeerFailed`; older steps stay then.
+        """
+        final = self.root.directory(step)
+        here = replace(options, exists="replace")
+        write_checkpoint(self.root.store, final, contents, here, progress, talk=self._alone)
+        talk.collect("all have their parts", None, _nothing)
+        self.let_go(step)
+
+    def let_go(self, newest: int | None = None) -> None:
+        """Remove what is too much, `newest` and what was saved last excepted. Waits until their
+        room is free: near storage is small.
+        """
+        found = self.root.steps()
+        times = {step: self._saved_at_ns(step, place) for step, place in found.items()}
+        others = sorted(found.keys() - {newest}, key=lambda step: (times[step], step))
+        room = self._keep - (newest in found)
+        for step in others[: max(0, len(others) - room)]:
+            self._deleter.delete(found[step])
+        self._deleter.wait()
+
+    def parts(self) -> list[Part]:
+        """What is here. A step whose notes are damaged is as good as lost, and is not listed."""
+        out: list[Part] = []
+        for step, place in self.root.steps().items():
+            try:
+                opened = open_checkpoint(place, DEFAULT_ITEM, self.root.store)
+                facts = opened.manifest.facts
+                part = Part(step, str(facts["save_id"]), int(facts["saved_at_ns"]), opened)
+            except (PertinaxError, OSError, KeyError, TypeError, ValueError) as error:
+                _LOG.warning("a local step cannot be used step=%d path=%s: %s", step, place, error)
+            else:
+                out.append(part)
+        return out
+
+    def _saved_at_ns(self, step: int, place: str) -> int:
+        record = read_record(self.root.store, step, place, metrics=False, times=True)
+        return 0 if record is None else record.time_ns
+
+    def close(self) -> None:
+        """Wait for what goes."""
+        self._deleter.close()
+
+
+def _nothing(_: Mapping[int, Any]) -> None:
+    """It is enough that all have come so far."""

@@ -1,0 +1,267 @@
+"""The manager of two tiers: near storage often, durable storage seldom, and back from wherever it
+is.
+
+Knows when which tier saves. Knows nothing of what processes have and how it comes back
+(`restoring`), nor of how a step is written.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, final
+
+from pertinax._core.options import LoadOptions, SaveOptions
+from pertinax._core.places import locate
+from pertinax._formats.layout import LayoutName
+from pertinax._hosts import Topology, decide_for_all, this_job
+from pertinax._steps.deletion import Deleter
+from pertinax._steps.line import SaveLine
+from pertinax._steps.naming import Naming, PlainNaming, step_number
+from pertinax._steps.policies import (
+    KeepPolicy,
+    SaveContext,
+    SavePolicy,
+    goes_by_steps,
+    keep_policy,
+    save_policy,
+)
+from pertinax._steps.reading import last_save
+from pertinax._steps.recovery import open_root
+from pertinax._steps.writing import StepRoot, StepWriter
+from pertinax._store.contract import Store
+from pertinax._tiers.local import LocalTier
+from pertinax._tiers.restoring import Regained, Restorer
+from pertinax.errors import CheckpointNotFound, InvalidOption
+from pertinax.typing import PathLike, PyTree
+
+
+@final
+class TieredManager:
+    """The checkpoints of one run in two tiers.
+
+        with pertinax.TieredManager("/dev/shm/run", "/shared/run", save_local=10) as manager:
+            start, state = manager.resume(state)
+            for step in range(start + 1, stop + 1):
+                state = train(state, step)
+                manager.save(step, state)
+
+    Every process keeps the shards that it holds in `local`, a directory of its own (it may have the
+    same name everywhere), often; all together save to `durable`, which all of them see, seldom. A
+    restore takes the newest step that is whole across the job: each piece from this process's own
+    storage, from that of a peer that has the same shard, or from the durable tier. Which process
+    had which place in the mesh does not count, for each part says which shards it holds.
+
+    All processes make the same calls in the same order. numpy arrays and numbers must be the same
+    on all of them; each keeps its own copy.
+
+    Args:
+        local: near storage; made if missing.
+        durable: storage that outlives the processes; made if missing.
+        save_local, save: which steps each tier saves: a policy, or `n` for every n-th.
+        keep_local: how many steps stay in near storage; while one is written there is one more.
+        keep: which steps stay in durable storage, as for `Manager`.
+        background: whether `save` returns at once and threads write.
+        layout: as for `save`.
+        store: the store of the durable tier, if not this machine's files.
+        naming, local_naming: how steps are called.
+        clock: seconds since the epoch, for policies that go by time.
+    """
+
+    __module__ = "pertinax"
+
+    def __init__(
+        self,
+        local: PathLike,
+        durable: PathLike,
+        *,
+        save_local: SavePolicy | int | None = 10,
+        save: SavePolicy | int | None = 1000,
+        keep_local: int = 1,
+        keep: KeepPolicy | int | None = None,
+        background: bool = True,
+        layout: LayoutName = "ocdbt+zarr2",
+        store: Store | None = None,
+        naming: Naming | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if keep_local < 1:
+            raise InvalidOption(f"keep_local={keep_local} means nothing: at least 1")
+        self._policies = (save_policy(save_local), save_policy(save))
+        self._clock = clock
+        self._background = background
+        self._options = SaveOptions(layout=layout)
+        self._hosts = this_job()
+        me = self._hosts.topology.process
+        apart = Topology(me, (me,), me, apart=True)
+        naming = naming or PlainNaming()
+        self._local = LocalTier(StepRoot(*locate(local), naming), keep_local, apart)
+        self._root = StepRoot(*locate(durable, store), naming)
+        self._deleter = Deleter(self._root.store)
+        self._run, last = self._open()
+        self._writer = StepWriter(self._root, keep_policy(keep), self._deleter, last=last)
+        self._lines = (
+            SaveLine(
+                self._local, self._hosts, apart=apart, subject=f"near tier of {self._root.path}"
+            ),
+            SaveLine(self._writer, self._hosts),
+        )
+        self._restorer = Restorer(self._local, self._root, self._hosts)
+        self._saves = 0
+        self._turn = threading.RLock()
+        self._closed = False
+
+    def _open(self) -> tuple[str, tuple[int, float] | None]:
+        """Put both roots in order; all agree on what to call this run."""
+        open_root(self._local.root.store, self._local.root.path)
+        self._local.let_go()
+
+        def open_it() -> list[Any]:
+            open_root(self._root.store, self._root.path)
+            return [uuid.uuid4().hex, last_save(self._root)]
+
+        with self._hosts.begin("open", self._root.path) as talk:
+            run, last = decide_for_all(talk, "open the root", open_it)
+        return run, None if last is None else (int(last[0]), float(last[1]))
+
+    # -------------------------------------------------------------------------------------- saving
+
+    def due(self, step: int) -> tuple[bool, bool]:
+        """Whether the near, and whether the durable tier wants this step.
+
+        Looks at no file. Unless both policies go by steps alone, the primary decides, and all must
+        ask.
+        """
+        number = step_number(step)
+        if self._hosts.topology.alone or all(map(goes_by_steps, self._policies)):
+            return self._due(number)
+        with self._hosts.begin("should save", self._root.path) as talk:
+            near, durable = talk.agree("ask the policies", lambda: self._due(number))
+        return near, durable
+
+    def _due(self, step: int) -> tuple[bool, bool]:
+        near, durable = (
+            bool(policy.due(step, self._context(writer, line)))
+            for policy, writer, line in zip(
+                self._policies, (self._local, self._writer), self._lines, strict=True
+            )
+        )
+        return near, durable
+
+    def _context(self, writer: Any, line: SaveLine) -> SaveContext:
+        last_step, last_time_s = writer.last or (None, None)
+        return SaveContext(last_step, last_time_s, self._clock(), busy=line.busy)
+
+    def save(
+        self,
+        step: int,
+        tree: PyTree,
+        *,
+        force: bool = False,
+        tiers: tuple[bool, bool] | None = None,
+    ) -> tuple[bool, bool]:
+        """Save `tree` in the tiers whose policy wants the step (with `force`, in both); which.
+
+        `tiers` says so instead of the policies. Returns while threads write, with the rights that
+        `save_async` gives you. Each tier has one save at a time: the near one does not wait for the
+        durable one. Raises the failure of an earlier save, and as `Manager.save` does.
+        """
+        number = step_number(step)
+        with self._turn:
+            if self._closed:
+                raise RuntimeError("this TieredManager is closed and saves no more")
+            for line in self._lines:
+                line.raise_failure()
+            chosen = tiers or ((True, True) if force else self.due(number))
+            if not any(chosen):
+                return chosen
+            self._saves += 1
+            facts = {"save_id": f"{self._run}/{number}/{self._saves}"}
+            for wanted, line in zip(chosen, self._lines, strict=True):
+                if wanted:
+                    line.settle()
+                    pending = line.begin(
+                        number, tree, None, self._options, self._clock(), facts=facts
+                    )
+                    if not self._background:
+                        pending.result()
+            return chosen
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until what was saved is durable, each tier in its way; raise a failure."""
+        for line in self._lines:
+            line.settle(timeout_s)
+        self._deleter.wait(timeout_s)
+
+    def raise_failure(self) -> None:
+        """Raise the failure of a save that has ended. Never waits."""
+        for line in self._lines:
+            line.raise_failure()
+
+    @property
+    def busy(self) -> bool:
+        """Whether some tier is being written."""
+        return any(line.busy for line in self._lines)
+
+    # --------------------------------------------------------------------------------- restoring
+
+    def steps(self) -> list[int]:
+        """The steps that can be restored: whole across the job, or durable. All processes ask."""
+        self.wait()
+        return self._restorer.steps()
+
+    def resume(self, tree: PyTree) -> tuple[int, PyTree]:
+        """The newest step and its state in the form of `tree`; `(0, tree)` if there is no step."""
+        self.wait()
+        found = self._restorer.restore(tree, None, LoadOptions())
+        return (0, tree) if found is None else (found.step, found.tree)
+
+    def restore(
+        self, target: PyTree, step: int | None = None, *, options: LoadOptions | None = None
+    ) -> Regained:
+        """One step, or the newest, in the form of `target`: on all processes, or on none.
+
+        Raises `CheckpointNotFound` if there is none, or if neither tier has it whole;
+        `RestoreMismatch`; `CorruptCheckpoint` if the durable tier is damaged; `PeerFailed`.
+        """
+        self.wait()
+        number = None if step is None else step_number(step)
+        found = self._restorer.restore(target, number, options or LoadOptions())
+        if found is None:
+            what = "a step" if step is None else f"step {step}"
+            raise CheckpointNotFound(
+                f"neither the local storage of all processes nor {self._root.path} has {what} whole"
+            )
+        return found
+
+    # ------------------------------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Wait for everything and save no more; raise a failure that nobody was told of."""
+        with self._turn:
+            self._closed = True
+        try:
+            self.wait()
+        finally:
+            try:
+                self._writer.notes.flush()
+            finally:
+                self._local.close()
+                self._deleter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"closing failed, too: {type(failure).__name__}: {failure}")
