@@ -254,17 +254,7 @@ def _has(disk: MemoryStore, step: int) -> bool:
 
 
 def test_a_step_that_failed_after_it_became_visible_is_not_listed_and_can_be_removed() -> None:
-    disk = MemoryStore()
-    fill(disk, [1])
-    moved: list[str] = []
-
-    def lose_the_last_sync(method: str, path: str) -> None:
-        if method == "rename":
-            moved.append(path)
-        elif method == "sync_dir" and path == ROOT and len(moved) == 1:
-            raise OSError(errno.EIO, "broken", path)
-
-    manager = Manager(ROOT, store=Intercepted(disk, lose_the_last_sync), keep=1)  # type: ignore[arg-type]
+    manager, moved, _ = _without_the_last_sync()
     pending = ended(manager, 2)
     assert "power cut" in told(pending.exception())
     assert (manager.steps(), manager.latest()) == ([1], 1)
@@ -277,6 +267,33 @@ def test_a_step_that_failed_after_it_became_visible_is_not_listed_and_can_be_rem
     manager.save(2, state(2))
     manager.close()
     assert manager.steps() == [2]
+
+
+def test_a_step_that_somebody_else_saved_anew_is_in_doubt_no_more() -> None:
+    manager, moved, disk = _without_the_last_sync()
+    assert ended(manager, 2).exception() is not None
+    moved.append("")
+    with Manager(ROOT, store=disk) as other:
+        other.delete(2)
+        other.save(2, state(22))
+    assert manager.steps() == [1, 2]
+    assert same(manager.load(), state(22))
+
+
+def _without_the_last_sync() -> tuple[Manager, list[str], MemoryStore]:
+    """A manager of a root with step 1, whose next save becomes visible and is not synced."""
+    disk = MemoryStore()
+    fill(disk, [1])
+    moved: list[str] = []
+
+    def lose_the_last_sync(method: str, path: str) -> None:
+        if method == "rename":
+            moved.append(path)
+        elif method == "sync_dir" and path == ROOT and len(moved) == 1:
+            raise OSError(errno.EIO, "broken", path)
+
+    store: Any = Intercepted(disk, lose_the_last_sync)
+    return Manager(ROOT, store=store, keep=1), moved, disk
 
 
 # ----------------------------------------------------------------------------- deletions that fail

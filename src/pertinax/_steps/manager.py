@@ -276,7 +276,7 @@ class Manager(Reading):
             self._deleter.delete_or_raise(place)
 
         _for_all(self._hosts, self.root, "delete", delete)
-        self._writer.doubtful.discard(number)
+        self._writer.doubtful.pop(number, None)
         self._writer.damaged.pop(number, None)
 
     def wait(self, timeout_s: float | None = None) -> None:

@@ -87,7 +87,7 @@ class Reading:
 
     def steps(self) -> list[int]:
         """The steps that are visible now, ascending; none that is in flight or has failed."""
-        return [step for step in self._root.steps() if step not in self._writer.doubtful]
+        return list(self._writer.steps())
 
     def latest(self) -> int | None:
         """The largest of `steps()`, or None."""
@@ -118,9 +118,6 @@ class Reading:
         self._line.settle()
         writer, root = self._writer, self._root
 
-        def look() -> dict[int, str]:
-            return {s: place for s, place in root.steps().items() if s not in writer.doubtful}
-
         def read(place: str) -> PyTree:
             return load(place, target, store=root.store, **options)
 
@@ -133,7 +130,7 @@ class Reading:
 
         try:
             with self._hosts.begin("restore", root.path) as talk:
-                together = Together(talk, look, read)
+                together = Together(talk, writer.steps, read)
                 found = restore_newest(root.path, together.look, read_together, fallback=fallback)
         except CorruptCheckpoint as error:
             *others, newest = self.steps() or [None]

@@ -59,8 +59,9 @@ class StepWriter:
         keep: which steps live.
         notes: what the steps say of themselves, as far as anybody asked.
         last: the step whose save began last and did not fail, and when; or None.
-        doubtful: steps that became visible although their save failed in its very last sync. A
-            power cut may yet take them, so nobody was told that they are there.
+        doubtful: steps that became visible although their save failed in its very last sync, and
+            when their directories had last changed. A power cut may yet take them, so nobody was
+            told that they are there.
         damaged: steps that proved damaged when they were read, and when their directories had last
             changed. They may be saved again.
         tally: what the saves cost.
@@ -79,7 +80,7 @@ class StepWriter:
         self.keep: Final = keep
         self.notes: Final = Notes(root.store, root.path)
         self.last = last
-        self.doubtful: set[int] = set()
+        self.doubtful: dict[int, int | None] = {}
         self.damaged: dict[int, int] = {}
         self.tally: Final = Tally()
         self._deleter = deleter
@@ -96,7 +97,8 @@ class StepWriter:
         with storage_errors("look at the target", place, names_too=True):
             if self.root.store.stat(place) is None or self._is_damaged(step):
                 return
-        why = "it became visible although its save failed; " if step in self.doubtful else ""
+        doubtful = step in self.doubtful and step not in self.steps()
+        why = "it became visible although its save failed; " if doubtful else ""
         raise CheckpointExists(f"step {step} is at {place}: {why}delete({step}) makes room for it")
 
     def rehearse(self, step: int, metrics: bytes | None) -> None:
@@ -136,7 +138,7 @@ class StepWriter:
             self._note_doubt(step, final, error)
             raise
         written_s = time.monotonic()
-        self.doubtful.discard(step)
+        self.doubtful.pop(step, None)
         self.damaged.pop(step, None)
         deleted = self._retain(step) if talk.topology.is_primary else []
         retained_s = time.monotonic() - written_s
@@ -147,9 +149,7 @@ class StepWriter:
 
         Without `with_notes`, notes are read if the policy wants them.
         """
-        found = self.root.steps()
-        for step in self.doubtful & found.keys():
-            del found[step]
+        found = self.steps()
         if needs_notes(self.keep) if with_notes is None else with_notes:
             records = self.notes.records(found)
         else:
@@ -158,6 +158,15 @@ class StepWriter:
         if not pins and not self.damaged:
             return records
         return [self._marked(record, pins) for record in records]
+
+    def steps(self) -> dict[int, str]:
+        """The visible steps and their directories, ascending, without doubtful ones."""
+        found = self.root.steps()
+        for step in self.doubtful.keys() & found.keys():
+            # Somebody else may have saved it anew.
+            if self._changed_ns(step) in (None, self.doubtful[step]):
+                del found[step]
+        return found
 
     def note_damage(self, step: int) -> None:
         """Somebody found that step damaged."""
@@ -213,7 +222,7 @@ class StepWriter:
         except Exception:  # noqa: BLE001 - a store that is gone shows nothing to anybody
             return
         if visible:
-            self.doubtful.add(step)
+            self.doubtful[step] = self._changed_ns(step)
             error.add_note("the step is visible and whole, but a power cut may take it away")
 
     def _retain(self, step: int) -> list[int]:
