@@ -3,7 +3,8 @@
 Knows the snapshots of one directory and who holds them. Knows nothing of steps or of waiting. A
 snapshot bears the plain name of its step, as the mirrored API has it, so it cannot say whose it is:
 each reader leaves a mark beside it, with the token of its process. The last to let go removes the
-snapshot; marks of the dead do not count.
+snapshot; marks of the dead do not count. Marks are made, and looked at before something is removed,
+by one process at a time.
 """
 
 import contextlib
@@ -12,19 +13,21 @@ from collections.abc import Iterator
 from typing import Final
 
 from pertinax._steps.index import PRIVATE_DIR
-from pertinax._steps.snapshots import release_snapshot, take_snapshot
+from pertinax._steps.snapshots import take_snapshot
 from pertinax._store.contract import Store
-from pertinax._store.draft import make_dirs
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import (
     Leftover,
     clean_leftovers,
     hidden_name,
+    hide,
     join_path,
     parent_of,
     parse_leftover,
+    remove_tree,
 )
 from pertinax._store.owner import owner_alive
+from pertinax._store.turns import turn
 
 # Nobody can tell from here whether a reader on another machine lives; none reads for so long.
 _STRANGERS_HOLD_NS: Final = 24 * 3600 * 10**9
@@ -38,8 +41,7 @@ def held_snapshot(store: Store, source: str, place: str) -> Iterator[None]:
     """
     marks = join_path(parent_of(place), PRIVATE_DIR)
     mark = hidden_name(join_path(marks, place.rpartition("/")[2]))
-    with storage_errors("hold the step", source):
-        make_dirs(store, marks)
+    with storage_errors("hold the step", source), _turn(store, marks):
         store.make_dir(mark)
     try:
         take_snapshot(store, source, place)
@@ -55,20 +57,39 @@ def clean_snapshots(store: Store, parent: str) -> None:
             return
         clean_leftovers(store, parent)
         marks = join_path(parent, PRIVATE_DIR)
-        held = _held(store, marks)
-        for entry in store.list_dir(parent):
-            path = join_path(parent, entry.name)
-            if entry.name not in held | {PRIVATE_DIR} and parse_leftover(path) is None:
-                release_snapshot(store, path)
+        doomed: list[str] = []
+        with _turn(store, marks):
+            held = _held(store, marks)
+            for entry in store.list_dir(parent):
+                path = join_path(parent, entry.name)
+                if entry.name not in held | {PRIVATE_DIR} and parse_leftover(path) is None:
+                    doomed += _hide(store, path)
+        for path in doomed:
+            remove_tree(store, path)
         _tidy(store, marks)
 
 
 def _let_go(store: Store, place: str, marks: str, mark: str) -> None:
     with contextlib.suppress(OSError):  # what stays is found, and removed, by the next reader
-        store.remove_dir(mark)
-        if place.rpartition("/")[2] not in _held(store, marks):
-            release_snapshot(store, place)
+        doomed: list[str] = []
+        with _turn(store, marks):
+            store.remove_dir(mark)
+            if place.rpartition("/")[2] not in _held(store, marks):
+                doomed = _hide(store, place)
+        for path in doomed:
+            remove_tree(store, path)
         _tidy(store, marks)
+
+
+def _turn(store: Store, marks: str) -> contextlib.AbstractContextManager[None]:
+    """Nobody begins to hold a snapshot while another looks whether anybody does, and hides it."""
+    return turn(store, join_path(marks, "turn"))
+
+
+def _hide(store: Store, place: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return hide(store, place)
+    return []
 
 
 def _held(store: Store, marks: str) -> set[str]:

@@ -1,0 +1,117 @@
+"""Readers that share a snapshot: in whatever order they come and go, nobody loses what he holds."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pertinax._store import leftovers, turns
+from pertinax._store.memory import MemoryStore
+from pertinax._store.owner import TMP_MARK
+from pertinax.checkpoint._adapt import holding
+from pertinax.errors import CheckpointNotFound
+from pertinax.testing import CrashingStore, SimulatedDeath, read_tree
+from tests.steps.interleaving import Choose, Interleaving, first_then
+
+ROOT, STEP, PARENT = "/run", "/run/7", "/run/_SNAPSHOTS"
+PLACE = f"{PARENT}/7"
+FILES = {"a": b"one", "d/b": b"two"}
+WHOLE = FILES | {"d/": b""}
+CALLS = 40  # more than coming or going takes
+
+
+def disk_with_the_step() -> MemoryStore:
+    disk = MemoryStore()
+    for path in (ROOT, STEP, f"{STEP}/d"):
+        disk.make_dir(path)
+    for name, content in FILES.items():
+        with disk.create(f"{STEP}/{name}") as writer:
+            writer.write_at(0, [content])
+    return disk
+
+
+def remove_step(disk: MemoryStore) -> None:
+    disk.rename(STEP, f"{ROOT}/gone")
+
+
+def orders() -> Iterator[tuple[str, Choose]]:
+    for first in ("leaver", "comer", "cleaner"):
+        for calls in range(CALLS):
+            yield f"{first} after {calls}", first_then(first, calls)
+    for seed in range(150):
+        chance = random.Random(seed)
+        yield f"seed {seed}", lambda waiting, chance=chance: chance.choice(waiting).name
+
+
+@pytest.mark.row("R074")
+@pytest.mark.parametrize("is_there", [True, False], ids=["step lives", "step is deleted"])
+def test_nobody_loses_what_he_holds_when_another_lets_go(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"held": 0, "too late": 0}
+    for order, choose in orders():
+        disk = disk_with_the_step()
+        world = Interleaving(disk, choose)
+        monkeypatch.setattr(turns.time, "sleep", world.sleep)
+        before = holding.held_snapshot(world.store, STEP, PLACE)
+        before.__enter__()
+        if not is_there:
+            disk.rename(STEP, f"{ROOT}/gone")
+        results = world.run(
+            leaver=lambda hold=before: hold.__exit__(None, None, None),
+            comer=lambda world=world, disk=disk: hold_for_a_while(world, disk),
+            cleaner=lambda world=world: holding.clean_snapshots(world.store, PARENT),
+        )
+        assert not results["leaver"], (order, results)
+        assert not results["cleaner"], (order, results)
+        assert results["comer"] in ("held", "too late"), (order, results)
+        assert is_there <= (results["comer"] == "held"), order
+        found[results["comer"]] += 1
+        assert disk.list_dir(PARENT) == [], order
+    assert found["held"] > 20
+    assert is_there or found["too late"] > 20
+
+
+def hold_for_a_while(world: Interleaving, disk: MemoryStore) -> str:
+    try:
+        with holding.held_snapshot(world.store, STEP, PLACE):
+            for _ in range(6):
+                world.pause()
+                assert read_tree(disk, PLACE) == WHOLE
+    except CheckpointNotFound:
+        return "too late"
+    return "held"
+
+
+def test_who_dies_while_coming_or_going_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = set[str]()
+    for module in (turns, holding, leftovers):
+        monkeypatch.setattr(module, "owner_alive", lambda token: token not in dead)
+    for cut in range(100):
+        store: Any = CrashingStore(disk_with_the_step(), die_at=cut)
+        try:
+            with holding.held_snapshot(store, STEP, PLACE):
+                pass
+        except SimulatedDeath:
+            after: Any = store.after_kill()
+            dead.update(tokens(after, PARENT))
+            with holding.held_snapshot(after, STEP, PLACE):
+                assert read_tree(after, PLACE) == WHOLE, store.log[-1]
+            holding.clean_snapshots(after, PARENT)
+            assert after.stat(PARENT) is None or after.list_dir(PARENT) == [], store.log[-1]
+        else:
+            break
+    assert 20 < cut < 99
+
+
+def tokens(store: Any, path: str) -> set[str]:
+    """All who have left something below `path`."""
+    if store.stat(path) is None:
+        return set()
+    found = set[str]()
+    for entry in store.list_dir(path):
+        found.add(entry.name.rpartition(TMP_MARK)[2])
+        if entry.is_dir:
+            found |= tokens(store, f"{path}/{entry.name}")
+    return found
