@@ -1,7 +1,11 @@
 """Readers that share a snapshot: in whatever order they come and go, nobody loses what he holds."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +119,67 @@ def tokens(store: Any, path: str) -> set[str]:
         if entry.is_dir:
             found |= tokens(store, f"{path}/{entry.name}")
     return found
+
+
+TRAIN = """
+import sys, threading
+import numpy as np
+from pertinax import checkpoint as ocp
+
+told = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+with ocp.CheckpointManager(sys.argv[1], options=options) as manager:
+    for step in range(1, 100_000):
+        manager.save(step, args=ocp.args.StandardSave({"w": np.full(3000, step)}))
+        if told.is_set():
+            break
+"""
+EVALUATE = """
+import sys, threading
+import numpy as np
+from pertinax import checkpoint as ocp
+
+root, utils, reader, seen = sys.argv[1], ocp.checkpoint_utils, ocp.StandardCheckpointer(), 0
+for step in utils.checkpoints_iterator(root, seconds_to_sleep=0.001, timeout=120):
+    held = utils.get_snapshot_dir_from_step_dir(f"{root}/{step}")
+    for last in (False, True):
+        assert np.array_equal(reader.restore(held / "default")["w"], np.full(3000, step)), step
+        while not last and (held.parent.parent / str(step)).exists():
+            threading.Event().wait(0.001)
+    seen += 1
+    if seen == 12:
+        break
+print(seen)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.row("R064", "R074")
+def test_evaluators_beside_a_trainer_read_the_steps_that_they_hold_when_these_are_long_gone(
+    tmp_path: Path,
+) -> None:
+    root = str(tmp_path / "run")
+    trainer, *evaluators = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, root],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for program in (TRAIN, EVALUATE, EVALUATE)
+    ]
+    try:
+        for process in evaluators:
+            told, complaint = process.communicate(timeout=300)
+            assert (told, process.returncode) == ("12\n", 0), complaint
+        _, complaint = trainer.communicate(timeout=300)
+        assert trainer.returncode == 0, complaint
+    finally:
+        for process in (trainer, *evaluators):
+            process.kill()
+            process.wait()
+    assert len([name for name in os.listdir(root) if name.isdigit()]) == 1
+    assert os.listdir(f"{root}/_SNAPSHOTS") == []
