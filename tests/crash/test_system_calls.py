@@ -5,6 +5,7 @@ Knows which calls of the operating system the local store makes. On a real file 
 """
 
 import errno
+import gc
 import os
 import resource
 import shutil
@@ -91,6 +92,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
+    gc.collect()  # files of earlier tests that nobody has closed
     before = sorted(os.listdir("/proc/self/fd"))
     yield
     assert not [t for t in threading.enumerate() if t.name.startswith("pertinax")]

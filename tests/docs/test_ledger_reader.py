@@ -3,6 +3,7 @@
 Knows `ledger_reader` and trees. Knows nothing of how pertinax reads.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from crc32c import crc32c
 from jax.sharding import NamedSharding, PartitionSpec
 
 import pertinax
 from tests.docs import ledger_reader
+from tests.golden.make_pertinax import golden_tree
+from tests.golden.test_pertinax import CHECKPOINTS, MANAGED
 
 
 def state() -> dict[Any, Any]:
@@ -99,3 +103,44 @@ def test_the_reader_stays_a_short_program_of_its_own() -> None:
     assert len(text.splitlines()) <= 150
     assert "import pertinax" not in text
     assert "from pertinax" not in text
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """What is in the containers, whatever class those have; a key of JAX as the page has it."""
+    if hasattr(tree, "_asdict"):  # a stranger has not its class
+        tree = tree._asdict()
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key
+            yield from leaves(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from leaves(value)
+    elif isinstance(tree, jax.Array) and jnp.issubdtype(tree.dtype, jax.dtypes.prng_key):
+        yield from (str(jax.random.key_impl(tree)), jax.random.key_data(tree))
+    else:
+        yield tree
+
+
+@pytest.mark.parametrize("path", [*CHECKPOINTS, *MANAGED], ids=lambda path: path.name)
+def test_the_reader_of_the_page_reads_every_golden_checkpoint(path: Path) -> None:
+    place = path / "3" / "default" if path in MANAGED else path
+    read = ledger_reader.read(place)
+    wanted = golden_tree()
+    assert isinstance(read, dict)
+    assert list(read) == list(wanted)
+    for name, value in wanted.items():
+        found, expected = list(leaves(read[name])), list(leaves(value))
+        same(found, expected)
+
+
+def test_a_newer_version_is_refused_by_the_reader_and_by_us(tmp_path: Path) -> None:
+    """By its number, before anything else of it is believed."""
+    ledger = Path(pertinax.save(tmp_path / "a", {"w": np.arange(3)})) / "pertinax.json"
+    body = ledger.read_bytes()[:-21].replace(b'"pertinax":1', b'"pertinax":99')
+    ledger.write_bytes(body + b',"crc32c":"%08x"}' % crc32c(body))
+    with pytest.raises(ValueError, match="another version"):
+        ledger_reader.read(tmp_path / "a")
+    for verb in (pertinax.load, pertinax.describe, pertinax.verify):
+        with pytest.raises(pertinax.errors.NewerFormat, match="upgrade"):
+            verb(tmp_path / "a")
