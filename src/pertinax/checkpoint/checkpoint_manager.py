@@ -319,6 +319,7 @@ class CheckpointManager(AbstractCheckpointManager):
         stats.synchronous = not isinstance(self._checkpointer, AsyncCheckpointer)
         if stats.synchronous:
             self._finalize(step, doomed, work)
+            self._removal.settle()
         else:
             self._finalizer.start(lambda: self._finalize(step, doomed, work))
 
@@ -348,7 +349,9 @@ class CheckpointManager(AbstractCheckpointManager):
         if doomed and not is_visible(self._places.known(step)):
             _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
             return []
-        return [old for old in doomed if self._removal.remove(self._places.known(old))]
+        self._removal.settle()  # of what is out of sight, only one save's share takes up room
+        known = self._places.known
+        return [old for old in doomed if self._removal.remove(known(old), later=True)]
 
     # ----------------------------------------------------------------------------------- restoring
 
@@ -439,6 +442,8 @@ class CheckpointManager(AbstractCheckpointManager):
     def wait_until_finished(self) -> None:
         """Wait for the save in the background and for what it removes. Raises its failure.
 
+        (The next save waits for the save alone, and not until the bytes of old steps are gone.)
+
         Any number of threads may wait. All hear of a failure, until the thread that saved, or the
         next save, has heard of it. The thread that saves does not wait for itself.
         """
@@ -448,6 +453,7 @@ class CheckpointManager(AbstractCheckpointManager):
         ):
             return
         self._finalizer.wait()
+        self._removal.settle()
 
     def check_for_errors(self) -> None:
         """Raise the failure of a save in the background that has ended. Never waits."""

@@ -163,6 +163,24 @@ def test_restore_to_another_sharding_and_dtype(ours, root):
     assert np.array_equal(np.asarray(restored, np.float32), np.arange(16.0))
 
 
+def test_args_by_name_do_not_fit_a_step_of_one_object(ocp, root):
+    with ocp.CheckpointManager(root) as manager:
+        manager.save(0, args=ocp.args.JsonSave(1))
+    wanted = ocp.args.Composite(a=ocp.args.JsonRestore())
+    with (
+        ocp.CheckpointManager(root) as manager,
+        pytest.raises(ValueError, match="Cannot provide `args` of type `Composite`"),
+    ):
+        manager.restore(0, args=wanted)
+
+
+def test_none_for_an_item_of_json_is_saved_as_null(ocp, root):
+    with ocp.CheckpointManager(root) as manager:
+        manager.save(0, args=ocp.args.Composite(a=ocp.args.JsonSave([1])))
+        manager.save(1, args=ocp.args.Composite(a=None))
+        assert dict(manager.restore(1).items()) == {"a": None}
+
+
 # ------------------------------------------------------------------------ names, handlers, registry
 
 
@@ -341,6 +359,11 @@ def test_several_old_checkpointers(ocp, root):
         assert list(manager.restore(0, items={"config": None}).keys()) == ["config"]
         with pytest.raises(ValueError, match="Unknown key"):
             manager.save(1, {"other": tree()})
+
+
+def test_there_may_be_no_old_checkpointer_at_all(ours, root):
+    with ours.CheckpointManager(root, {}) as manager:
+        assert manager._default_item is False
 
 
 def test_old_calls_reach_an_item_that_args_have_named(ocp, root):

@@ -113,9 +113,9 @@ def test_what_goes_is_settled_when_a_save_starts_and_goes_after_its_commit(
     seen: list[tuple[str, list[str]]] = []
     remove = Removal.remove
 
-    def removing(self: Any, path: Any) -> bool:
+    def removing(self: Any, path: Any, **how: Any) -> bool:
         seen.append((path.name, names(root)))
-        return remove(self, path)
+        return remove(self, path, **how)
 
     monkeypatch.setattr(Removal, "remove", removing)
     with manager(max_to_keep=1) as one:
@@ -319,6 +319,50 @@ def test_a_save_does_not_wait_for_the_bytes_of_old_steps(ours, root, monkeypatch
         assert [name for name in names(root) if "tmp" not in name] == ["2"]
         assert len(names(root)) == 3  # invisible, and still taking room
         go.set()
+    assert names(root) == ["2"]
+
+
+@pytest.mark.wd("W-30", "W-36")
+def test_the_next_save_does_not_wait_for_the_bytes_of_old_steps_but_waiting_does(
+    ours, root, monkeypatch
+):
+    from pertinax._steps import deletion
+
+    go = threading.Event()
+    remove = deletion.remove_tree
+
+    def blocked(*args: Any) -> None:
+        assert go.wait(60)
+        remove(*args)
+
+    monkeypatch.setattr(deletion, "remove_tree", blocked)
+    options = ours.CheckpointManagerOptions(max_to_keep=1)
+    with ours.CheckpointManager(root, options=options) as one:
+        for step in range(3):  # the save of 2 comes while 0 is being removed
+            assert store(ours, one, step)
+        assert one.is_saving_in_progress()
+        go.set()
+        one.wait_until_finished()
+        assert names(root) == ["2"]
+
+
+@pytest.mark.wd("W-36")
+def test_a_step_that_cannot_be_deleted_fails_no_save_and_stays_known(ours, root, monkeypatch):
+    from pertinax._steps import deletion
+
+    def failing(*_: Any) -> None:
+        raise OSError(5, "no, says the test")
+
+    options = ours.CheckpointManagerOptions(max_to_keep=1)
+    with ours.CheckpointManager(root, options=options) as one:
+        store(ours, one, 0)
+        one.wait_until_finished()
+        with monkeypatch.context() as patch:
+            patch.setattr(deletion, "hide_all", failing)
+            store(ours, one, 1)
+            one.wait_until_finished()
+        assert (one.all_steps(), names(root)) == ([0, 1], ["0", "1"])
+        store(ours, one, 2)
     assert names(root) == ["2"]
 
 

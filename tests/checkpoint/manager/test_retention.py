@@ -165,3 +165,36 @@ def test_best_retention_goes_on_after_a_restart(ocp, root):
         assert list(one.all_steps()) == [1, 5]
         assert one.best_step() == 5
         assert one.metrics(1) == {"loss": 2}
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("max", 1), ("min", 2)])
+def test_whatever_has_an_order_can_be_a_measure(ocp, root, mode, kept):
+    def accuracy_then_loss(metrics):
+        return metrics["accuracy"], -metrics["loss"]
+
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, best_fn=accuracy_then_loss, best_mode=mode
+    )
+    measured = [(1, 5), (1, 2), (0, 9), (0, 4)]
+    with ocp.CheckpointManager(root, options=options) as manager:
+        for step, (accuracy, loss) in enumerate(measured):
+            metrics = {"accuracy": accuracy, "loss": loss}
+            manager.save(step, metrics=metrics, args=ocp.args.StandardSave(tree(step)))
+        manager.wait_until_finished()
+        assert (list(manager.all_steps()), manager.best_step()) == ([kept], kept)
+
+
+def test_measures_that_cannot_be_compared_count_as_equal():
+    quality = Quality(lambda metrics: metrics)
+    assert best_record(history(1.0, "text", 2), quality).step == 2
+    assert best_record(history(3.0, "text"), quality).step == 1
+
+
+@pytest.mark.wd("W-05")
+@pytest.mark.parametrize("measure", [None, {"a": 1}, 1j])
+def test_a_measure_without_an_order_is_refused_before_anything_is_written(ours, root, measure):
+    options = ours.CheckpointManagerOptions(best_fn=lambda _: measure)
+    with ours.CheckpointManager(root, options=options) as manager:
+        with pytest.raises(TypeError, match="has no order"):
+            manager.save(0, metrics={"a": 1}, args=ours.args.StandardSave(tree()))
+        assert list(root.iterdir()) == []

@@ -241,3 +241,19 @@ def test_metadatas_are_built_all_at_once(ours, base):
         return ours.Metadata(number, path) if number % 2 else None
 
     assert sorted(one.step for one in ours.build_step_metadatas(iter(paths), build)) == [1, 3]
+
+
+def test_a_length_of_zero_pads_nothing(ours, base):
+    zero = ours.standard_name_format(None, 0)
+    (base / "7").mkdir(parents=True)
+    assert zero.build_name(12) == "12"
+    assert [one.step for one in zero.find_all(base)] == [7]
+
+
+def test_where_no_root_is_there_are_no_steps(ours, base):
+    nowhere = base / "nowhere"
+    names = ours.standard_name_format()
+    assert list(names.find_all(nowhere)) == []
+    assert ours.latest_step_metadata(nowhere, names) is None
+    with pytest.raises(FileNotFoundError):
+        ours.any_checkpoint_step(nowhere)

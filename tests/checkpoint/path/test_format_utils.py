@@ -49,3 +49,7 @@ def test_an_old_aggregate_file_alone_is_a_checkpoint(tmp_path: Path):
     (tmp_path / "checkpoint").unlink()
     (tmp_path / "_METADATA").write_text("{}")
     assert not is_checkpoint(tmp_path)
+
+
+def test_a_ported_program_finds_the_function_under_the_new_word():
+    assert ocp.path.format_utils.is_pertinax_checkpoint is is_checkpoint

@@ -4,8 +4,9 @@ Knows the args of calls and the items of a step on disk. Knows nothing of steps.
 succeeds settles it; a call that fails settles nothing.
 """
 
+import logging
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 from etils import epath
 
@@ -25,6 +26,9 @@ from pertinax.checkpoint.checkpoint_args import (
     get_registered_args_cls,
     get_registered_handler_cls,
 )
+from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonCheckpointHandler
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @final
@@ -52,6 +56,10 @@ class ItemMode:
         else:
             found = {DEFAULT_ITEM_NAME: args} if single else dict(args)
         check_items(found, self._backing, self._known)
+        for name in [name for name, one in found.items() if one is None]:
+            if _is_json(self._known[name]):
+                _LOG.warning("item %r is None: null is saved", name)
+                found[name] = args_lib.JsonSave(None)
         return found
 
     def saved(self, items: Any, args: Any) -> None:
@@ -110,6 +118,8 @@ class ItemMode:
         if self.default_item is not None:
             return self.default_item, False
         if isinstance(args, args_lib.Composite):
+            if stored_single and args and DEFAULT_ITEM_NAME not in args:
+                check_mode(args, default_item=True)  # raises
             # The item happens to be called so: that may be its name, or stand for its lack of one.
             return False, not stored_single
         return stored_single, True
@@ -162,6 +172,11 @@ class ItemMode:
                     self._known[name] = get_registered_handler_cls(one)
                 except ValueError:  # known to the caller's registry only
                     continue
+
+
+def _is_json(handler: Any) -> bool:
+    cls = handler if isinstance(handler, type) else type(handler)
+    return issubclass(cls, JsonCheckpointHandler)
 
 
 def _default_restore_args(name: str, handler: Any) -> CheckpointArgs:

@@ -211,7 +211,7 @@ def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[
         raise ValueError(f"Path {directory} does not exist.")
     metrics, times = options.best_fn is not None, options.keep_time_interval is not None
     if options.step_name_format is None and not step_lib.is_gcs_path(directory):
-        naming = PlainNaming(options.step_prefix, options.step_format_fixed_length)
+        naming = PlainNaming(options.step_prefix, options.step_format_fixed_length or None)
         found = list_steps(store, root, naming)  # one listing, and nothing else unless it is needed
     else:
         steps = name_format_of(options).find_all(directory)

@@ -148,7 +148,7 @@ def _from_checkpointers(given: Any, options: CheckpointManagerOptions) -> Backin
     else:
         named = {}
     strangers = [one for one in named.values() if not isinstance(one, Checkpointer)]
-    if strangers or not named:
+    if strangers or not isinstance(given, Checkpointer | dict):
         raise ValueError(f"`checkpointers` is a Checkpointer or a dict of them, not {given!r}")
     asynchronous = [one for one in named.values() if is_async_checkpointer(one)]
     if asynchronous and len(asynchronous) < len(named):

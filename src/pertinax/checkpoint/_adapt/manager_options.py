@@ -102,7 +102,7 @@ class CheckpointManagerOptions:
             return
         if not name or "/" in name or name in (".", ".."):
             raise ValueError(f"todelete_subdir={name!r} is no name of a directory")
-        naming = PlainNaming(self.step_prefix, self.step_format_fixed_length)
+        naming = PlainNaming(self.step_prefix, self.step_format_fixed_length or None)
         if self.step_name_format is None and naming.step(name) is not None:
             raise ValueError(f"todelete_subdir={name!r} would be taken for a step")
 

@@ -53,11 +53,11 @@ class Removal:
         if background:
             jax.monitoring.record_event(_THREADED_INIT)
 
-    def remove(self, path: epath.Path) -> bool:
+    def remove(self, path: epath.Path, *, later: bool = False) -> bool:
         """Take the step at `path` away; whether it is gone, or somebody else's to remove.
 
         On return it is no longer visible, durably; its bytes are gone, too, unless deletion goes on
-        in the background.
+        in the background or may go on `later`: then `settle` waits for it.
         """
         if not (
             multihost.should_skip_process_sync() or multihost.is_primary_host(self._primary_host)
@@ -66,7 +66,10 @@ class Removal:
             return True
         begun_s = time.monotonic()
         try:
-            return self._remove(locate(path)[1])
+            gone = self._remove(locate(path)[1])
+            if not later:
+                self.settle()
+            return gone
         finally:
             jax.monitoring.record_event_duration_secs(self._duration, time.monotonic() - begun_s)
 
@@ -76,9 +79,12 @@ class Removal:
         gone = self._deleter.delete(place)
         if gone:
             _LOG.info("%s deleted step path=%s", teller(), place)
+        return gone
+
+    def settle(self) -> None:
+        """Wait until nothing is left to remove, unless deletion goes on in the background."""
         if not self._background:
             self._deleter.wait()
-        return gone
 
     def close(self) -> None:
         """Wait for what goes on in the background. May be called twice."""

@@ -12,6 +12,7 @@ The rules, for `max_to_keep=k`:
    `period` divides it.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -25,23 +26,52 @@ _LOG: Final = logging.getLogger(__name__)
 
 @final
 @dataclass(frozen=True, slots=True)
+class Score:
+    """How good a step is; the greater is better. Measures that cannot be compared are equal."""
+
+    value: Any
+    mode: Literal["max", "min"]
+
+    def __lt__(self, other: "Score") -> bool:
+        one, two = (self, other) if self.mode == "max" else (other, self)
+        if self.is_nothing or other.is_nothing:
+            return self.is_nothing and not other.is_nothing
+        try:
+            return bool(one.value < two.value)
+        except TypeError:
+            return False
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the measure is no number (NaN): the worst there is, whichever end is good."""
+        return isinstance(self.value, float) and math.isnan(self.value)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Quality:
     """How good a step is: `measure` of its metrics, where `mode` says which end is good."""
 
     measure: Callable[[Any], Any]
     mode: Literal["max", "min"] = "max"
 
-    def of(self, metrics: Any) -> float:
-        """The measure as a number, larger is better; what is no number is the worst there is.
+    def of(self, metrics: Any) -> Score:
+        """The measure: a number of any kind, or whatever else has an order, such as a tuple.
 
-        What `measure` raises comes out: a caller who has just got the metrics should know.
+        What `measure` raises comes out: a caller who has just got the metrics should know. Raises
+        `TypeError` for a measure without an order.
         """
-        value = float(self.measure(metrics))
-        if math.isnan(value):
-            return -math.inf
-        return value if self.mode == "max" else -value
+        value = self.measure(metrics)
+        if not isinstance(value, int | float | str | tuple | list):
+            with contextlib.suppress(TypeError, ValueError):
+                value = float(value)  # of numpy, of JAX
+        try:
+            bool(value < value)  # noqa: PLR0124 - has it an order?
+        except TypeError as error:
+            raise TypeError(f"best_fn gave {value!r}, which has no order: give a number") from error
+        return Score(value, self.mode)
 
-    def of_stored(self, record: StepRecord) -> float | None:
+    def of_stored(self, record: StepRecord) -> Score | None:
         """The measure of an old step, or None if it has no metrics that `measure` understands."""
         if record.metrics is None:
             return None

@@ -40,6 +40,10 @@ def is_orbax_checkpoint(path: epath.PathLike) -> bool:
     )
 
 
+# What the name becomes in a program that was ported by replacing one word.
+is_pertinax_checkpoint = is_orbax_checkpoint
+
+
 def _has_note(place: epath.Path) -> bool:
     try:
         return isinstance(json.loads(files.read_bytes(place / STEP_FILE)), dict)

@@ -106,6 +106,8 @@ class _StandardNameFormat(NameFormat[Metadata]):
 
     def find_all(self, base_path: epath.PathLike) -> Iterator[Metadata]:
         base = epath.Path(base_path)
+        if not files.exists(base):
+            return  # who looks for steps may come before who saves them
         for name, is_dir in files.children(base):
             step = self._naming.step(name) if is_dir else None
             if step is not None and (not is_gcs_path(base) or _has_marker(base / name)):
@@ -122,7 +124,8 @@ class _StandardNameFormat(NameFormat[Metadata]):
 
     @property
     def _naming(self) -> PlainNaming:
-        return PlainNaming(self.step_prefix, self.step_format_fixed_length)
+        # A length of zero pads nothing, as none does.
+        return PlainNaming(self.step_prefix, self.step_format_fixed_length or None)
 
 
 @final
@@ -391,5 +394,7 @@ def checkpoint_steps(
 
 
 def any_checkpoint_step(checkpoint_dir: epath.PathLike) -> int | None:
-    """Some finished step, or None."""
+    """Some finished step, or None. Raises `FileNotFoundError` without the directory."""
+    if not epath.Path(checkpoint_dir).exists():
+        raise FileNotFoundError(f"Path {checkpoint_dir} does not exist.")
     return next(iter(checkpoint_steps(checkpoint_dir)), None)
