@@ -58,6 +58,7 @@ def _manage(root: str) -> Any:
     return out
 
 
+@pytest.mark.wd("W-20")
 @pytest.mark.row("R112")
 def test_one_process_looks_and_removes_for_all(tmp_path: Path) -> None:
     root = str(tmp_path / "deep" / "run")
@@ -104,6 +105,7 @@ def _evaluate(root: str) -> Any:
     return seen
 
 
+@pytest.mark.wd("W-25")
 def test_all_processes_get_the_step_that_the_first_has_found(tmp_path: Path) -> None:
     root = str(tmp_path / "run")
     answers = processes.run(_evaluate, 2, root, folder=tmp_path / "job")

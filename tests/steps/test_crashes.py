@@ -71,6 +71,7 @@ def cuts(background: bool, every: int = 1) -> Iterator[tuple[CrashingStore, list
     yield whole, [3, 4]
 
 
+@pytest.mark.wd("W-28", "W-36")
 @pytest.mark.slow
 @pytest.mark.usefixtures("dead_owners")
 @pytest.mark.parametrize("background", [True, False])

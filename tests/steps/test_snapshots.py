@@ -102,6 +102,7 @@ def test_a_failing_disk_leaves_nothing_and_says_so() -> None:
         assert copy.stat(PLACE) is None, store.log[call]
 
 
+@pytest.mark.wd("W-24")
 def test_death_at_any_moment_leaves_a_whole_snapshot_or_none() -> None:
     disk = MemoryStore()
     fill(disk, [1])

@@ -24,10 +24,14 @@ _SETTLED_NS: Final = 3 * _COARSE_NS
 
 @final
 class Notes:
-    """The notes of the steps in one root. Safe to use from several threads."""
+    """The notes of the steps in one root. Safe to use from several threads.
 
-    def __init__(self, store: Store, root: str) -> None:
+    Who only looks, and may leave no index, says `writes=False`.
+    """
+
+    def __init__(self, store: Store, root: str, *, writes: bool = True) -> None:
         self._store = store
+        self._writes = writes
         self._root = root
         self._front = root.rstrip("/") + "/"
         self._rows: dict[str, Row] = {}
@@ -153,7 +157,7 @@ class Notes:
             self._rows = {**known.rows, **self._rows}
 
     def _save_index(self, least: int) -> None:
-        if self._unsaved >= least:
+        if self._writes and self._unsaved >= least:
             self._unsaved = 0
             write_index(self._store, self._root, Index(self._rows, self._root_ns))
 

@@ -292,7 +292,8 @@ class CheckpointManager(AbstractCheckpointManager):
         self._write(stats, step, args_lib.Composite(**composite))
         self._mode.saved(items, args)
         self._finish(stats, step, measured)
-        _end(stats)
+        begun = stats.checkpoint_manager_blocking_start_time or 0.0
+        stats.checkpoint_manager_blocking_duration_secs = time.time() - begun
         self._logger.log_entry(vars(stats).copy())
         return True
 
@@ -471,6 +472,7 @@ class CheckpointManager(AbstractCheckpointManager):
         """
         self._closed = True
         with contextlib.ExitStack() as last_to_first:
+            last_to_first.callback(self._known.close)
             last_to_first.callback(self._removal.close)
             last_to_first.callback(self._checkpointer.close)
             last_to_first.callback(self._finalizer.wait, settle=True)
@@ -491,8 +493,3 @@ class CheckpointManager(AbstractCheckpointManager):
             self.close()
         except Exception as second:  # noqa: BLE001 - what happened in the block matters more
             error.add_note(f"and the save in the background failed: {second!r}")
-
-
-def _end(stats: SaveStepStatistics) -> None:
-    begun = stats.checkpoint_manager_blocking_start_time or 0.0
-    stats.checkpoint_manager_blocking_duration_secs = time.time() - begun

@@ -64,6 +64,7 @@ def save(manager, slow, step, **more):
     return manager.save(step, args=slow.Args(f"text {step}"), **more)
 
 
+@pytest.mark.wd("W-09", "W-10")
 @pytest.mark.row("R033")
 def test_a_step_is_known_at_once_and_visible_when_it_is_whole(manager, slow, root):
     with manager() as one:
@@ -83,6 +84,7 @@ def test_a_step_is_known_at_once_and_visible_when_it_is_whole(manager, slow, roo
         one.wait_until_finished()
 
 
+@pytest.mark.wd("W-09", "W-13")
 def test_restore_and_delete_wait_for_the_save(manager, slow, root):
     with manager() as one:
         slow.go.clear()
@@ -110,6 +112,7 @@ def test_old_steps_go_only_when_the_new_one_is_visible(manager, slow, root):
         assert names(root) == ["2"]
 
 
+@pytest.mark.wd("W-07", "W-10")
 @pytest.mark.row("R123")
 @pytest.mark.parametrize("keep", [None, 0, 1])
 def test_a_failed_save_leaves_what_is_known_equal_to_the_disk(manager, slow, root, keep):
@@ -151,6 +154,7 @@ def poll(check):
         check()
 
 
+@pytest.mark.wd("W-11")
 def test_errors_are_reported_without_waiting(manager, slow):
     with manager() as one:
         slow.go.clear()
@@ -163,6 +167,7 @@ def test_errors_are_reported_without_waiting(manager, slow):
         one.check_for_errors()
 
 
+@pytest.mark.wd("W-16")
 def test_close_releases_everything_also_after_a_failure(manager, slow, root):
     one = manager()
     slow.fail = True
@@ -175,6 +180,7 @@ def test_close_releases_everything_also_after_a_failure(manager, slow, root):
         save(one, slow, 2)
 
 
+@pytest.mark.wd("W-16")
 def test_leaving_the_block_raises_the_failure_but_never_hides_another(manager, slow):
     slow.fail = True
     with pytest.raises(OSError, match="no room"), manager() as one:
@@ -249,6 +255,7 @@ def test_others_may_wait_while_a_thread_saves(manager, slow, root):
         saving.result(60)
 
 
+@pytest.mark.wd("W-10")
 def test_any_thread_may_save(manager, slow, root):
     with manager() as one, concurrent.futures.ThreadPoolExecutor(4) as pool:
         saved = [pool.submit(save, one, slow, step, force=True) for step in range(8)]

@@ -65,6 +65,7 @@ def test_the_newest_step_from_a_given_one_on_comes_at_once(ocp, root, until, giv
     assert snapshots(root) == []
 
 
+@pytest.mark.wd("W-25")
 def test_a_root_that_is_not_there_yet_is_waited_for(ours, root):
     looks = itertools.count()
 
@@ -149,6 +150,7 @@ def test_a_step_can_be_read_although_its_trainer_deletes_it(ours, root):
     assert snapshots(root) == []
 
 
+@pytest.mark.wd("W-24")
 @pytest.mark.row("R074")
 def test_two_evaluators_hold_one_step_and_the_last_lets_it_go(ours, root):
     save(ours, root, 0)
@@ -218,6 +220,7 @@ def test_an_error_of_the_reader_lets_the_step_go(ours, root):
     assert snapshots(root) == []
 
 
+@pytest.mark.wd("W-24")
 def test_snapshots_may_lie_elsewhere_and_go_as_well(ours, root, tmp_path):
     save(ours, root, 0)
     elsewhere = path(tmp_path / "elsewhere")
@@ -239,6 +242,7 @@ def test_where_no_snapshot_can_lie_the_way_out_is_named(ours, root, tmp_path):
         pass
 
 
+@pytest.mark.wd("W-23")
 @pytest.mark.row("R171")
 def test_steps_of_any_name_are_found_and_strangers_are_no_steps(ours, root):
     names = ours.path.step.standard_name_format("run_a", 6)
@@ -252,6 +256,7 @@ def test_steps_of_any_name_are_found_and_strangers_are_no_steps(ours, root):
     assert found.exists()
 
 
+@pytest.mark.wd("W-23")
 def test_to_wait_beside_checkpoints_of_another_name_is_refused(ocp, root):
     save(ocp, root, 7, step_prefix="run")
     with pytest.raises(ValueError), wait(ocp, root):  # noqa: PT011 - two libraries, two texts

@@ -69,6 +69,7 @@ def test_several_objects_come_back_by_name(ocp, root):
             manager.restore(0, args=ocp.args.Composite(other=ocp.args.StandardRestore(tree())))
 
 
+@pytest.mark.wd("W-03")
 @pytest.mark.row("R292")
 @pytest.mark.parametrize("single", [True, False])
 def test_a_fresh_manager_restores_without_being_told(ocp, root, single):
@@ -116,6 +117,7 @@ def test_metrics_come_back_with_everything_and_not_with_the_one_object(ours, roo
         assert same(manager.restore(0), tree(4))
 
 
+@pytest.mark.wd("W-01")
 @pytest.mark.parametrize(
     "fail",
     [
@@ -134,6 +136,7 @@ def test_a_call_that_fails_settles_nothing(ours, root, fail):
         assert manager.save(0, args=ours.args.StandardSave(tree()))
 
 
+@pytest.mark.wd("W-02")
 def test_the_latest_of_another_root_is_meant_when_it_is_named(ours, root):
     for place, step in (("a", 3), ("b", 5)):
         with ours.CheckpointManager(root / place) as manager:
@@ -163,6 +166,7 @@ def test_restore_to_another_sharding_and_dtype(ours, root):
     assert np.array_equal(np.asarray(restored, np.float32), np.arange(16.0))
 
 
+@pytest.mark.wd("W-01")
 def test_args_by_name_do_not_fit_a_step_of_one_object(ocp, root):
     with ocp.CheckpointManager(root) as manager:
         manager.save(0, args=ocp.args.JsonSave(1))
@@ -231,6 +235,7 @@ def test_handlers_and_names_are_united_and_describe_what_they_can(ours, root):
         assert found.notes is None
 
 
+@pytest.mark.wd("W-15")
 @pytest.mark.row("R271")
 def test_a_registry_is_read_and_never_changed(ours, root):
     registry = ours.DefaultCheckpointHandlerRegistry()
@@ -382,6 +387,7 @@ def test_old_calls_reach_an_item_that_args_have_named(ocp, root):
         assert same(manager.restore(0, items=tree()), tree(1))
 
 
+@pytest.mark.wd("W-15")
 @pytest.mark.row("R148")
 def test_the_timeout_of_old_checkpointers_is_kept(ours, root):
     def timeout(options=None, **seconds):

@@ -34,6 +34,7 @@ manager.wait_until_finished()
 """
 
 
+@pytest.mark.wd("W-28", "W-36")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "steps"),
@@ -50,6 +51,7 @@ def test_a_killed_run_is_found_whole_and_its_litter_goes(ours, root, where, step
         assert manager.save(5, args=ours.args.StandardSave(tree()))
 
 
+@pytest.mark.wd("W-19")
 def test_a_living_process_keeps_its_unfinished_step(ours, root):
     from pertinax._store.leftovers import hidden_name
 
@@ -86,6 +88,7 @@ def test_two_managers_see_each_other_after_a_reload(ours, root):
         assert first.all_steps(read=True) == []
 
 
+@pytest.mark.wd("W-16")
 def test_a_failing_constructor_gives_everything_back(ours, root):
     import threading
 

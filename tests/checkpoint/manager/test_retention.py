@@ -102,6 +102,7 @@ def test_a_restart_goes_on_with_the_grid_of_the_times_on_disk(ours, root):
         assert manager.all_steps() == [0, 3, 6, 9, 12, 15, 18, 19]
 
 
+@pytest.mark.wd("W-33")
 def test_times_of_old_steps_are_those_of_their_notes(ours, root):
     options = ours.CheckpointManagerOptions(max_to_keep=2, keep_time_interval=3 * HOURS)
     with ours.CheckpointManager(root, options=options) as manager:
@@ -134,11 +135,13 @@ def test_metrics_that_the_function_does_not_understand_count_as_none():
     assert best_record(history({"other": 1}), quality) is None
 
 
+@pytest.mark.wd("W-34")
 def test_without_room_a_period_holds_steps_without_metrics_too():
     quality = Quality(lambda metrics: metrics)
     assert keep(quality, 0, None, 1.0, None, 2.0, period=2, keep_without_metrics=False) == {0, 2}
 
 
+@pytest.mark.wd("W-26")
 def test_an_older_step_saved_by_force_is_not_removed_at_once(ours, root):
     options = ours.CheckpointManagerOptions(max_to_keep=2)
     with ours.CheckpointManager(root, options=options) as manager:

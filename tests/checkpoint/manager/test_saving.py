@@ -78,6 +78,7 @@ def test_preemption_saves_at_once_and_the_grid_stays(ocp, root, monkeypatch):
         assert not manager.reached_preemption(3)
 
 
+@pytest.mark.wd("W-29")
 def test_preemption_at_a_saved_step_saves_nothing_and_is_no_error(ours, root, monkeypatch):
     from jax.experimental import multihost_utils
 
@@ -93,6 +94,7 @@ def test_preemption_at_a_saved_step_saves_nothing_and_is_no_error(ours, root, mo
         assert asked == [2]
 
 
+@pytest.mark.wd("W-27")
 def test_an_interval_of_zero_leaves_the_extra_steps(ours, root):
     chosen = options(ours, save_interval_steps=0, save_on_steps=[3])
     with ours.CheckpointManager(root, options=chosen) as manager:
@@ -160,6 +162,7 @@ OURS_ONLY = {
 }
 
 
+@pytest.mark.wd("W-12")
 @pytest.mark.parametrize("case", OURS_ONLY)
 def test_wrong_items_are_refused_before_anything_is_written(ours, root, case):
     make, error, phrase = OURS_ONLY[case]
@@ -171,6 +174,7 @@ def test_wrong_items_are_refused_before_anything_is_written(ours, root, case):
         assert save(ours, manager, 0)
 
 
+@pytest.mark.wd("W-27")
 @pytest.mark.parametrize(
     ("step", "error"), [("1", TypeError), (1.0, TypeError), (None, TypeError), (-1, ValueError)]
 )
@@ -191,6 +195,7 @@ def test_a_step_may_be_any_integer(ocp, root, kind):
 # -------------------------------------------------------------------------------------- the options
 
 
+@pytest.mark.wd("W-04")
 @pytest.mark.row("R126")
 def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
     chosen = options(ours, read_only=True, max_to_keep=3, save_on_steps=[1], create=True)
@@ -212,6 +217,7 @@ def test_read_only_neither_saves_nor_deletes_nor_makes_a_root(ours, root):
     assert names(root) == ["0"]
 
 
+@pytest.mark.wd("W-35")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -281,6 +287,7 @@ def test_a_format_of_several_names(ours, root):
             manager.restore(9)
 
 
+@pytest.mark.wd("W-17")
 @pytest.mark.row("R220")
 def test_permission_bits_reach_steps_and_items(ours, root):
     umask = os.umask(0)
@@ -319,6 +326,7 @@ def test_removed_steps_go_where_the_options_say(ours, root, asynchronous, subdir
         assert names(root / subdir) == ["s_0", "s_1", "s_2"]
 
 
+@pytest.mark.wd("W-14")
 def test_a_name_that_is_taken_in_the_trash_harms_nothing(ours, root):
     chosen = options(ours, max_to_keep=1, todelete_subdir="trash")
     for _ in range(2):
@@ -339,6 +347,7 @@ def test_delete(ours, root):
             manager.delete(0)
 
 
+@pytest.mark.wd("W-13")
 def test_delete_takes_the_step_and_not_a_leftover_of_its_name(ours, root):
     with ours.CheckpointManager(root) as manager:
         save(ours, manager, 0)
@@ -367,6 +376,7 @@ def test_leftovers_are_neither_listed_nor_in_the_way_and_go_on_demand(ours, root
 # -------------------------------------------------------------------------------- metrics, metadata
 
 
+@pytest.mark.wd("W-06")
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
@@ -394,6 +404,7 @@ def test_metrics_of_any_numeric_type_are_stored(ours, root, given, stored):
     assert json.loads((root / "0/metrics/metrics").read_text()) == {"loss": stored}
 
 
+@pytest.mark.wd("W-05", "W-06")
 @pytest.mark.parametrize(
     ("metrics", "error"),
     [({"loss": object()}, TypeError), ({"loss": {1, 2}}, TypeError), ({"other": 1}, KeyError)],
@@ -431,6 +442,7 @@ def test_metrics_are_not_tracked_without_a_measure(ocp, root):
     assert not (root / "0/metrics").exists()
 
 
+@pytest.mark.wd("W-08")
 def test_a_damaged_metrics_file_stops_nothing_and_its_step_is_never_removed(ours, root):
     chosen = options(ours, best_fn=lambda metrics: metrics["loss"], max_to_keep=1)
     with ours.CheckpointManager(root, options=chosen) as manager:

@@ -62,6 +62,7 @@ def test_padding_decides_what_is_found(step, base, length, found):
     assert sorted(one.step for one in all_found) == [0, 1, 10, 100]
 
 
+@pytest.mark.wd("W-22")
 def test_a_prefix_is_no_pattern(ours, base):
     make(base, "a.b_1", "axb_2", "a.b_c_3")
     found = ours.standard_name_format("a.b").find_all(base)

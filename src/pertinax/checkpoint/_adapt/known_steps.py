@@ -8,19 +8,17 @@ the disk says.
 import datetime as dt
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jax
 from etils import epath
 
-from pertinax._core.places import locate
-from pertinax._steps.history import StepRecord, list_steps, read_record
-from pertinax._steps.naming import PlainNaming
+from pertinax._steps.history import StepRecord
+from pertinax.checkpoint._adapt.listing import Listing
 from pertinax.checkpoint._adapt.manager_options import (
     CheckpointManagerOptions,
-    name_format_of,
     nanoseconds,
     quality_of,
     retention_of,
@@ -28,7 +26,6 @@ from pertinax.checkpoint._adapt.manager_options import (
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.retention import best_record
 from pertinax.checkpoint._adapt.telemetry import record_listed
-from pertinax.checkpoint.path import step as step_lib
 
 _EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 _LOADED: Final = dt.datetime.now(tz=dt.UTC)
@@ -51,6 +48,7 @@ class CheckpointInfo:
     metrics: Any = None
     is_locked: bool | None = None
     readable: bool = field(default=True, repr=False, kw_only=True)
+    stored: StepRecord | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.step, jax.Array):
@@ -74,6 +72,7 @@ class KnownSteps:
     def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
         self._directory = directory
         self._options = options
+        self._listing = Listing(directory, options)
         self._retention = retention_of(options)
         self._quality = quality_of(options)
         self._lock = threading.RLock()
@@ -92,12 +91,10 @@ class KnownSteps:
         if self._options.single_host_load_and_broadcast:
             job = Meeting(self._options.multiprocessing_options).job
             with job.begin("list the steps", str(self._directory)) as talk:
-                rows = talk.agree(
-                    "steps", lambda: [_row(info) for info in _read(self._directory, self._options)]
-                )
-            found = [_info(row) for row in rows]
+                rows = talk.agree("steps", lambda: list(map(_row, self._listing.records())))
+            found = [_info(_record_of(row)) for row in rows]
         else:
-            found = list(_read(self._directory, self._options))
+            found = list(map(_info, self._listing.records()))
         record_listed(time.monotonic() - begun_s)
         with self._lock:
             leaving = {info.step for info in self._leaving}
@@ -143,6 +140,8 @@ class KnownSteps:
             _merge(self._infos, [info])
             self._in_flight = info
             doomed = self._victims(step)
+            while not self._confirm(doomed):
+                doomed = self._victims(step)
             self._leaving = [one for one in self._infos if one.step in doomed]
             self._infos[:] = [one for one in self._infos if one.step not in doomed]
             return [one.step for one in self._leaving]
@@ -150,7 +149,9 @@ class KnownSteps:
     def succeed(self) -> None:
         """The save is done: the step is visible."""
         with self._lock:
-            self._in_flight = None
+            done, self._in_flight = self._in_flight, None
+        if done is not None:
+            self._listing.add(int(done.step))
 
     def settle(self, gone: Sequence[int]) -> None:
         """The save and its removals are over: what had to go and is not `gone` is still there."""
@@ -170,6 +171,25 @@ class KnownSteps:
         """Forget `step`."""
         with self._lock:
             self._infos[:] = [info for info in self._infos if info.step != step]
+
+    def close(self) -> None:
+        """Leave what was read to the next process."""
+        self._listing.close()
+
+    def _confirm(self, doomed: set[int]) -> bool:
+        """Whether the steps that must go say themselves what was noted of them elsewhere.
+
+        Else they are read again. What another process left must not decide what is deleted.
+        """
+        infos = [one for one in self._infos if one.step in doomed and one.stored is not None]
+        again = self._listing.corrected([one.stored for one in infos if one.stored is not None])
+        if again is None:
+            return True
+        fresh = list(map(_info, again))
+        for info in fresh:
+            info.stored = None  # what it says now needs no second look
+        _merge(self._infos, fresh)
+        return False
 
     def _victims(self, saved: int) -> set[int]:
         """Who must go. Not the engine's `victims`: by these options even the newest step may."""
@@ -204,34 +224,21 @@ class SavedWork:
             jax.monitoring.record_event_duration_secs(name, self._seconds)
 
 
-def _read(directory: epath.Path, options: CheckpointManagerOptions) -> Iterator[CheckpointInfo]:
-    """What the disk says of each step: as much as the options need."""
-    store, root = locate(directory)
-    if store.stat(root) is None:
-        raise ValueError(f"Path {directory} does not exist.")
-    metrics, times = options.best_fn is not None, options.keep_time_interval is not None
-    if options.step_name_format is None and not step_lib.is_gcs_path(directory):
-        naming = PlainNaming(options.step_prefix, options.step_format_fixed_length or None)
-        found = list_steps(store, root, naming)  # one listing, and nothing else unless it is needed
-    else:
-        steps = name_format_of(options).find_all(directory)
-        found = {int(one.step): locate(one.path)[1] for one in steps}
-    for step, path in sorted(found.items()):
-        record = read_record(store, step, path, metrics=metrics, times=times)
-        if record is not None:
-            time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
-            yield CheckpointInfo(step, time, record.metrics, readable=record.readable)
-
-
-def _row(info: CheckpointInfo) -> list[Any]:
+def _row(record: StepRecord) -> list[Any]:
     """One step as plain data, for processes that do not look themselves."""
-    return [int(info.step), _time_ns(info.time) // 1000, info.metrics, info.readable]
+    return [record.step, record.time_ns, record.metrics, record.directory, record.readable]
 
 
-def _info(row: list[Any]) -> CheckpointInfo:
-    step, time_us, metrics, readable = row
-    time = _EPOCH + dt.timedelta(microseconds=time_us)
-    return CheckpointInfo(step, time, metrics, readable=readable)
+def _record_of(row: list[Any]) -> StepRecord:
+    step, time_ns, metrics, directory, readable = row
+    return StepRecord(step, time_ns, metrics, directory, readable)
+
+
+def _info(record: StepRecord) -> CheckpointInfo:
+    time = _EPOCH + dt.timedelta(microseconds=record.time_ns // 1000)
+    info = CheckpointInfo(record.step, time, record.metrics, readable=record.readable)
+    info.stored = record
+    return info
 
 
 def _merge(infos: list[CheckpointInfo], others: Iterable[CheckpointInfo]) -> None:

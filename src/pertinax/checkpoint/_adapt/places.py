@@ -15,6 +15,7 @@ from pertinax._core.places import locate
 from pertinax._steps.recovery import open_root
 from pertinax._store.leftovers import find_visible
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
+from pertinax.checkpoint._adapt.marker import commits_by_marker, is_unfinished
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint.options import AsyncOptions
@@ -57,6 +58,10 @@ def _open(directory: epath.Path, options: CheckpointManagerOptions) -> None:
         raise ValueError(f"Path {directory} does not exist.") from error
     if options.cleanup_tmp_directories:
         step_lib.cleanup_tmp_directories(directory)
+        if commits_by_marker(options):
+            for found in list(name_format_of(options).find_all(directory)):
+                if is_unfinished(found.path):
+                    found.path.rmtree()
 
 
 @final
@@ -74,9 +79,9 @@ class Places:
         return step_lib.build_step_path(self._directory, self._format, step)
 
     def clear(self, step: int) -> epath.Path:
-        """As `new`; in an object store, free of what a run before left there unfinished."""
+        """As `new`; where steps are not renamed, free of what a run before left there unfinished."""
         path = self.new(step)
-        if step_lib.is_gcs_path(path):
+        if step_lib.is_gcs_path(path) or commits_by_marker(self._options):
             self.agreed("CheckpointManager:delete_unfinalized_step_gcs", step, lambda: _clear(path))
         return path
 
@@ -109,6 +114,8 @@ class Places:
         path = step_lib.build_step_path(root, self._format, step)
         if not is_visible(path):
             raise FileNotFoundError(f"Checkpoint at {path} not found.")
+        if commits_by_marker(self._options) and is_unfinished(path):
+            raise ValueError(f"Found incomplete checkpoint at {path}.")
         if step_lib.is_gcs_path(path) and not step_lib.is_checkpoint_finalized(path):
             raise ValueError(f"Found incomplete checkpoint at {path}.")
         return path
@@ -135,5 +142,7 @@ def is_visible(path: epath.Path) -> bool:
 
 
 def _clear(path: epath.Path) -> None:
-    if path.exists() and not step_lib.is_checkpoint_finalized(path):
+    if not path.exists():
+        return
+    if is_unfinished(path) or not step_lib.is_checkpoint_finalized(path):
         path.rmtree()

@@ -17,7 +17,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, cast, final
 
 from pertinax._steps.history import StepRecord
 
@@ -61,10 +61,7 @@ class Quality:
         What `measure` raises comes out: a caller who has just got the metrics should know. Raises
         `TypeError` for a measure without an order.
         """
-        value = self.measure(metrics)
-        if not isinstance(value, int | float | str | tuple | list):
-            with contextlib.suppress(TypeError, ValueError):
-                value = float(value)  # of numpy, of JAX
+        value = _plain(self.measure(metrics))
         try:
             bool(value < value)  # noqa: PLR0124 - has it an order?
         except TypeError as error:
@@ -80,6 +77,13 @@ class Quality:
         except Exception as error:  # noqa: BLE001 - an old step's metrics must not fail a new save
             _LOG.warning("metrics without meaning step=%d error=%r", record.step, error)
             return None
+
+
+def _plain(measure: Any) -> Any:
+    if not isinstance(measure, int | float | str | tuple | list):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(measure)  # of numpy, of JAX
+    return cast("Any", measure)
 
 
 def best_record(history: Sequence[StepRecord], quality: Quality) -> StepRecord | None:

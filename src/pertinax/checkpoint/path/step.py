@@ -327,9 +327,12 @@ def cleanup_tmp_directories(
     active_processes: set[int] | None = None,
     barrier_sync_key_prefix: str | None = None,
 ) -> None:
-    """Remove what unpublished saves left in `directory`, except those of processes that live."""
+    """Remove what unpublished saves left in `directory`, except those of processes that live.
+
+    In an object store, what looks like no step is left alone: it may be anybody's.
+    """
     base = epath.Path(directory)
-    for name in tmp_checkpoints(base):
+    for name in filter(lambda name: _may_be_ours(base / name), tmp_checkpoints(base)):
         store, path = locate(base / name)
         leftover = parse_leftover(path)
         if leftover is not None and owner_alive(leftover.token) is True:
@@ -341,6 +344,12 @@ def cleanup_tmp_directories(
         ):
             continue  # not litter: for now it is the checkpoint
         remove_tree(store, path)
+
+
+def _may_be_ours(path: epath.Path) -> bool:
+    name = path.name
+    looks = _UNFINISHED in name or _LISTED_NAME.fullmatch(name) is not None
+    return looks or (path / STEP_FILE).exists()
 
 
 def record_saved_duration(checkpoint_start_time: float) -> None:

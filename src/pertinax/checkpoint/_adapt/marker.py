@@ -1,0 +1,29 @@
+"""Steps that are written where they will be: finished when something in them says so.
+
+Knows the option that asks for it, the marker and the step's own note. Knows nothing of roots.
+"""
+
+from etils import epath
+
+from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
+from pertinax.checkpoint.path import step as step_lib
+from pertinax.checkpoint.path.atomicity import CommitFileTemporaryPath
+
+
+def commits_by_marker(options: CheckpointManagerOptions) -> bool:
+    """Whether a manager's steps have their final names before they are finished, on a disk."""
+    cls = options.temporary_path_class
+    return isinstance(cls, type) and issubclass(cls, CommitFileTemporaryPath)
+
+
+def is_unfinished(path: epath.PathLike) -> bool:
+    """Whether the directory of a step was begun and never finished.
+
+    Steps that were renamed need no marker: their note says when they were finished, or they have
+    none.
+    """
+    place = epath.Path(path)
+    if not place.is_dir() or (place / step_lib._COMMIT_SUCCESS_FILE).exists():  # pyright: ignore[reportPrivateUsage] - tests read it there
+        return False
+    note = step_lib.Metadata(0, place)
+    return note.init_timestamp_nsecs is not None and note.commit_timestamp_nsecs is None
