@@ -93,6 +93,31 @@ def test_processes_with_a_root_each(tmp_path: Path) -> None:
     assert answers == [(["2"], {"me": 0}), (["2"], {"me": 1})]
 
 
+def _begin(root: str) -> Any:
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.extend(sorted(os.listdir(root)))
+
+    chosen = ocp.AsyncOptions(post_finalization_callback=look)
+    options = ocp.CheckpointManagerOptions(async_options=chosen)
+    with ocp.CheckpointManager(root, options=options) as manager:
+        manager.save(0, args=_text(0))
+    ocp.multihost.sync_global_processes("all have saved")
+    return seen, os.getpid()
+
+
+@pytest.mark.wd("W-32")
+def test_unfinished_steps_of_a_job_say_whose_they_are(tmp_path: Path) -> None:
+    other = tmp_path / "root" / "0.orbax-checkpoint-tmp-0"  # of a job that counts
+    other.mkdir(parents=True)
+    (seen, pid), _ = processes.run(_begin, 2, str(tmp_path / "root"), folder=tmp_path / "job")
+    mine = [name for name in seen if name.startswith("0.") and name != other.name]
+    assert len(mine) == 1
+    assert f"-{pid}-" in mine[0]
+    assert sorted(os.listdir(tmp_path / "root")) == ["0", other.name]
+
+
 def _evaluate(root: str) -> Any:
     with ocp.CheckpointManager(root) as manager:
         for step in (0, 7):

@@ -5,11 +5,13 @@ import re
 from tests.rows.markers import TESTS, all_marks
 
 PAGE = TESTS.parent / "docs" / "coming-from-orbax.md"
-WEAKNESSES = {f"WD-{number:02d}" for number in range(1, 34)}
+DATA = {f"WD-{number:02d}" for number in range(1, 34)}
+MANAGER = {f"W-{number:02d}" for number in range(1, 37)}
+WEAKNESSES = DATA | MANAGER
 
 
 def test_each_weakness_has_its_line():
-    told = re.findall(r"^\| (WD-\d\d) \| \S.* \| \S.* \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    told = re.findall(r"^\| (WD?-\d\d) \| \S.* \| \S.* \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert sorted(told) == sorted(WEAKNESSES)
 
 

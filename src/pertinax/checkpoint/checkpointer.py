@@ -89,6 +89,7 @@ class Checkpointer(AbstractCheckpointer):
         self._notes = self._make_notes(checkpoint_metadata_store)
         self._temporary_path_class = temporary_path_class
         self._meeting = Meeting(self._multiprocessing_options)
+        self._owner: str | None = None  # of the directory that is made next
         jax.monitoring.record_event(self._INIT_EVENT)
 
     def _make_notes(self, store: Any) -> StepNotes:
@@ -108,6 +109,8 @@ class Checkpointer(AbstractCheckpointer):
             file_options=self._file_options,
             multiprocessing_options=self._multiprocessing_options,
         )
+        if self._owner is not None and isinstance(path, atomicity.AtomicRenameTemporaryPath):
+            path.sign(self._owner)
         await atomicity.create_all([path], multiprocessing_options=self._multiprocessing_options)
         return path
 
@@ -117,6 +120,7 @@ class Checkpointer(AbstractCheckpointer):
     async def _begin(self, place: Place) -> atomicity.TemporaryPath:
         final = epath.Path(place.final)
         clear_for(self._path_class(final), place)
+        self._owner = place.owner
         return await self.create_temporary_path(final)
 
     def save(self, directory: PathLike, *args: Any, force: bool = False, **kwargs: Any) -> None:

@@ -176,15 +176,22 @@ def test_a_deletion_that_fails_in_the_background_ends_no_other(ours, root, monke
 
 @pytest.mark.wd("W-15")
 def test_what_the_caller_gave_serves_a_second_manager_as_it_did_the_first(ours, root):
+    import jax
+
+    args = ours.args
     registry = ours.DefaultCheckpointHandlerRegistry()
-    handler = ours.StandardCheckpointHandler()
-    registry.add("state", ours.args.StandardSave, handler)
-    registry.add("state", ours.args.StandardRestore, handler)
+    items = args.Composite(
+        state=args.StandardSave(tree(1)),
+        config=args.JsonSave([1]),
+        key=args.JaxRandomKeySave(jax.random.key(1)),
+    )
+    kinds = ("Standard", "Json", "JaxRandomKey")
+    for (item, one), kind in zip(items.items(), kinds, strict=True):
+        registry.add(item, type(one), getattr(ours, f"{kind}CheckpointHandler")())
     before = dict(registry.get_all_entries())
-    args = ours.args.Composite(state=ours.args.StandardSave(tree(1)))
     for step in (0, 1):
-        with ours.CheckpointManager(root, handler_registry=registry) as one:
-            assert one.save(step, args=args)
+        with ours.CheckpointManager(root, handler_registry=registry) as manager_:
+            assert manager_.save(step, args=items)
     assert registry.get_all_entries() == before
     assert names(root) == ["0", "1"]
 
@@ -244,7 +251,7 @@ def test_cleaning_an_object_store_leaves_alone_what_is_no_step(ours, root, monke
 def test_a_long_history_is_read_from_one_file_and_what_counts_from_the_steps(
     ours, root, monkeypatch
 ):
-    from pertinax._steps import index, notes
+    from pertinax._steps import notes
 
     options = ours.CheckpointManagerOptions(best_fn=by_loss)
     for step in range(100):

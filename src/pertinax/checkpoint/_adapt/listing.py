@@ -14,6 +14,7 @@ from pertinax._core.places import locate
 from pertinax._steps.history import StepRecord, list_steps, read_record
 from pertinax._steps.naming import PlainNaming
 from pertinax._steps.notes import Notes
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
 from pertinax.checkpoint._adapt.marker import commits_by_marker, is_unfinished
 from pertinax.checkpoint._adapt.meeting import Meeting
@@ -30,14 +31,15 @@ class Listing:
         self._store, self._root = locate(directory)
         self._metrics: Final = options.best_fn is not None
         self._times: Final = options.keep_time_interval is not None
-        # Other names may lie anywhere, and object stores have no times of directories.
+        # Steps of other names may lie anywhere.
         plain = options.step_name_format is None and not step_lib.is_gcs_path(directory)
         self._naming: Final = (
             PlainNaming(options.step_prefix, options.step_format_fixed_length or None)
             if plain
             else None
         )
-        noted = plain and (self._metrics or self._times)
+        # In object stores directories have no times, which what was noted is compared with.
+        noted = plain and not files.is_remote(directory) and (self._metrics or self._times)
         self._notes = Notes(self._store, self._root, writes=self._may_write()) if noted else None
 
     def records(self) -> list[StepRecord]:

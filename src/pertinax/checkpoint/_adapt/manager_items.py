@@ -23,6 +23,7 @@ from pertinax.checkpoint.handlers.checkpoint_handler import CheckpointHandler
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
     CompositeCheckpointHandler,
     CompositeOptions,
+    reopen,
 )
 from pertinax.checkpoint.handlers.handler_registration import (
     CheckpointHandlerRegistry,
@@ -206,6 +207,7 @@ def _checkpointer(
     asynchronous: bool,
     default: AsyncOptions | None = None,
 ) -> Checkpointer:
+    reopen(handler)  # those that the caller gave may have served a manager before
     chosen = options.async_options or default or AsyncOptions()
     common: dict[str, Any] = {
         "multiprocessing_options": options.multiprocessing_options,

@@ -5,6 +5,8 @@ Knows the option that asks for it, the marker and the step's own note. Knows not
 
 from etils import epath
 
+from pertinax._formats.metadata.commit import COMMIT_FILE
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions
 from pertinax.checkpoint.path import step as step_lib
 from pertinax.checkpoint.path.atomicity import CommitFileTemporaryPath
@@ -23,7 +25,7 @@ def is_unfinished(path: epath.PathLike) -> bool:
     none.
     """
     place = epath.Path(path)
-    if not place.is_dir() or (place / step_lib._COMMIT_SUCCESS_FILE).exists():  # pyright: ignore[reportPrivateUsage] - tests read it there
+    if not files.is_dir(place) or files.exists(place / COMMIT_FILE):
         return False
     note = step_lib.Metadata(0, place)
     return note.init_timestamp_nsecs is not None and note.commit_timestamp_nsecs is None

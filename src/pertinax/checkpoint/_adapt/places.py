@@ -79,7 +79,7 @@ class Places:
         return step_lib.build_step_path(self._directory, self._format, step)
 
     def clear(self, step: int) -> epath.Path:
-        """As `new`; where steps are not renamed, free of what a run before left there unfinished."""
+        """As `new`; where steps are not renamed, free of what was left there unfinished."""
         path = self.new(step)
         if step_lib.is_gcs_path(path) or commits_by_marker(self._options):
             self.agreed("CheckpointManager:delete_unfinalized_step_gcs", step, lambda: _clear(path))

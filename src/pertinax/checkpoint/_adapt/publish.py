@@ -15,6 +15,7 @@ from pertinax._hosts import Round, decide_for_all
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
 from pertinax._store.leftovers import discard, find_visible, parent_of
+from pertinax._store.owner import new_token
 from pertinax.checkpoint._adapt.legacy import unwrapped
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
@@ -42,11 +43,14 @@ class DestinationExists(PertinaxError, FileExistsError, ValueError):
 
 
 class Place(NamedTuple):
-    """Where a checkpoint shall become visible, and whether it may replace another."""
+    """Where a checkpoint shall become visible, and whether it may replace another. `owner`: a part
+    of a name that nobody else has, the same on all processes.
+    """
 
     store: Store
     final: str
     force: bool
+    owner: str
 
     @property
     def name(self) -> str:
@@ -66,12 +70,13 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
     """
     store, final = locate(directory)
 
-    def look() -> None:
+    def look() -> str:
         if not force and find_visible(store, final) is not None:
             raise DestinationExists(f"Destination {final} already exists: force=True replaces it")
+        return new_token()
 
-    decide_for_all(talk, "look at the destination", look, DestinationExists)
-    return Place(store, final, force)
+    owner = decide_for_all(talk, "look at the destination", look, DestinationExists)
+    return Place(store, final, force, owner)
 
 
 def clear_for(path_class: type[Any], place: Place) -> None:

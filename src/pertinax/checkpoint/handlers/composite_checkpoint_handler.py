@@ -236,6 +236,16 @@ class CompositeCheckpointHandler(AsyncCheckpointHandler):
             handler.close()
 
 
+def reopen(handler: Any) -> None:
+    """Undo `close`, for handlers that can: a manager may be given those of another."""
+    inner = unwrapped(handler)
+    if isinstance(inner, CompositeCheckpointHandler):
+        for one in inner._handler_registry.get_all_entries().values():  # pyright: ignore[reportPrivateUsage] - of this module
+            reopen(one)
+    elif callable(again := getattr(inner, "reopen", None)):
+        again()
+
+
 def class_name(handler: Any) -> str:
     """What the notes of a checkpoint call the handler."""
     kind: Any = type(handler)

@@ -35,6 +35,7 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
         self._filename = filename or METADATA_FILE
         self._file = TextFile(self._filename, multiprocessing_options)
         self._executor = one_thread("json_ch")
+        self._closed = False
 
     def _save_fn(self, x: Any, directory: epath.Path) -> int:
         """Write `x`. Runs on the thread of the handler; a subclass may do it its own way."""
@@ -82,7 +83,14 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
 
     def close(self) -> None:
         """Wait for what is being written. Nothing can be saved afterwards; restoring works."""
+        self._closed = True
         self._executor.shutdown()
+
+    def reopen(self) -> None:
+        """Undo `close`: a manager does it with handlers that another has closed."""
+        if self._closed:
+            self._closed = False
+            self._executor = one_thread("json_ch")
 
 
 @register_with_handler(JsonCheckpointHandler, for_save=True)

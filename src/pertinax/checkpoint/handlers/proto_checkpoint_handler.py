@@ -34,6 +34,7 @@ class ProtoCheckpointHandler(AsyncCheckpointHandler):
         self._filename = filename
         self._file = TextFile(filename, multiprocessing_options)
         self._executor = one_thread("proto_ch")
+        self._closed = False
 
     def _save_fn(self, text: str, directory: epath.Path) -> int:
         return self._file.write(directory, text) if self._file.is_ours else 0
@@ -85,7 +86,14 @@ class ProtoCheckpointHandler(AsyncCheckpointHandler):
 
     def close(self) -> None:
         """Wait for what is being written. Nothing can be saved afterwards; restoring works."""
+        self._closed = True
         self._executor.shutdown()
+
+    def reopen(self) -> None:
+        """Undo `close`: a manager does it with handlers that another has closed."""
+        if self._closed:
+            self._closed = False
+            self._executor = one_thread("proto_ch")
 
 
 class NotAMessage(TypeError, AttributeError):

@@ -22,6 +22,7 @@ from pertinax.checkpoint.handlers.async_checkpoint_handler import AsyncCheckpoin
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
     CompositeArgs,
     CompositeCheckpointHandler,
+    reopen,
 )
 from pertinax.checkpoint.handlers.json_checkpoint_handler import JsonRestoreArgs, JsonSaveArgs
 from pertinax.checkpoint.handlers.pytree_checkpoint_handler import (
@@ -85,6 +86,10 @@ class BaseRandomKeyCheckpointHandler(AsyncCheckpointHandler):
     def close(self) -> None:
         """Close the handlers of both items."""
         self._handler.close()
+
+    def reopen(self) -> None:
+        """Undo `close`: a manager does it with handlers that another has closed."""
+        reopen(self._handler)
 
 
 class JaxRandomKeyCheckpointHandler(BaseRandomKeyCheckpointHandler):

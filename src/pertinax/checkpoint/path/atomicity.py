@@ -214,6 +214,13 @@ class AtomicRenameTemporaryPath(EnginePath):
         same_parent = temporary.parent == epath.Path(final_path).parent
         return same_parent and re.fullmatch(pattern, temporary.name) is not None
 
+    def sign(self, owner: str) -> None:
+        """Say whose it is, before it is made: `owner` is the end of the name from now on.
+
+        Another job that counts from 0 as well must not take it for its own.
+        """
+        self._temporary = self._final.parent / f"{self._final.name}{TMP_DIR_SUFFIX}{owner}"
+
     def finalize(self) -> None:
         """Sync and rename. Raises `FileExistsError` if the final name is taken."""
         draft = self._prepare()

@@ -349,7 +349,7 @@ def cleanup_tmp_directories(
 def _may_be_ours(path: epath.Path) -> bool:
     name = path.name
     looks = _UNFINISHED in name or _LISTED_NAME.fullmatch(name) is not None
-    return looks or (path / STEP_FILE).exists()
+    return looks or files.exists(path / STEP_FILE)
 
 
 def record_saved_duration(checkpoint_start_time: float) -> None:
@@ -404,6 +404,6 @@ def checkpoint_steps(
 
 def any_checkpoint_step(checkpoint_dir: epath.PathLike) -> int | None:
     """Some finished step, or None. Raises `FileNotFoundError` without the directory."""
-    if not epath.Path(checkpoint_dir).exists():
+    if not files.exists(checkpoint_dir):
         raise FileNotFoundError(f"Path {checkpoint_dir} does not exist.")
     return next(iter(checkpoint_steps(checkpoint_dir)), None)
