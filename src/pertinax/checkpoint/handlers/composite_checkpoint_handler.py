@@ -240,7 +240,7 @@ def reopen(handler: Any) -> None:
     """Undo `close`, for handlers that can: a manager may be given those of another."""
     inner = unwrapped(handler)
     if isinstance(inner, CompositeCheckpointHandler):
-        for one in inner._handler_registry.get_all_entries().values():  # noqa: SLF001 - of this module
+        for one in inner._handler_registry.get_all_entries().values():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - ours
             reopen(one)
     elif callable(again := getattr(inner, "reopen", None)):
         again()
