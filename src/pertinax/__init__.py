@@ -22,11 +22,13 @@ from pertinax._version import VERSION as __version__  # noqa: N811 - the name th
 if _typing.TYPE_CHECKING:
     from pertinax import policies
     from pertinax._steps.manager import Manager
+    from pertinax._store.objects.store import ObjectStore
     from pertinax._tiers.manager import TieredManager
 
 __all__ = [
     "Description",
     "Manager",
+    "ObjectStore",
     "Pending",
     "TieredManager",
     "Verification",
@@ -57,6 +59,11 @@ def __getattr__(name: str) -> _typing.Any:
 
         globals()[name] = TieredManager
         return TieredManager
+    if name == "ObjectStore":
+        from pertinax._store.objects.store import ObjectStore
+
+        globals()[name] = ObjectStore
+        return ObjectStore
     if name == "policies":
         import importlib
 

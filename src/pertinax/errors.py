@@ -5,6 +5,7 @@ catch:
 
     PertinaxError
     ├── CheckpointExists(FileExistsError)        the target is taken and `exists="error"`
+    ├── WriterConflict(FileExistsError)          somebody else writes there, in an object store
     ├── CheckpointNotFound(FileNotFoundError)    nothing lies at the path
     ├── NotACheckpoint(ValueError)               something lies there, but no checkpoint
     │   ├── UnfinishedCheckpoint                 a save that was never published
@@ -37,6 +38,13 @@ class PertinaxError(Exception):
 @final
 class CheckpointExists(PertinaxError, FileExistsError):
     """The path is taken, and the caller did not say `exists="replace"` or `exists="skip"`."""
+
+
+@final
+class WriterConflict(PertinaxError, FileExistsError):
+    """Somebody else is writing or deleting the same checkpoint in an object store, or has taken it
+    over from this process. Nothing that others wrote was harmed; nothing of ours is visible.
+    """
 
 
 @final

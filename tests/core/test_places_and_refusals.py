@@ -68,8 +68,8 @@ def test_escaped_urls_and_odd_names(tmp_path):
     "place",
     [
         "",
-        "s3://bucket/x",
-        "gs://b/x",
+        "hdfs://bucket/x",
+        "s3:///x",
         "my-s3+x://b/x",
         "file://host/x",
         "file://x",

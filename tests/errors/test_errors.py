@@ -13,6 +13,7 @@ from pertinax import errors
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
 BUILTINS = {
     "CheckpointExists": FileExistsError,
+    "WriterConflict": FileExistsError,
     "CheckpointNotFound": FileNotFoundError,
     "NotACheckpoint": ValueError,
     "UnfinishedCheckpoint": ValueError,

@@ -434,7 +434,11 @@ def test_of_many_old_steps_those_go_that_can(caplog: pytest.LogCaptureFixture) -
 
     deleter = Deleter(Intercepted(disk, refuse))  # type: ignore[arg-type]
     hidden_now = deleter.hide([f"{ROOT}/{step}" for step in (1, 2, 3, 9)])
-    assert {path[-1]: len(left) for path, left in hidden_now.items()} == {"2": 1, "3": 1, "9": 0}
+    assert {path[-1]: len(left.names) for path, left in hidden_now.items()} == {
+        "2": 1,
+        "3": 1,
+        "9": 0,
+    }
     assert Manager(ROOT, store=disk).steps() == [1]
     assert f"a checkpoint stays path={ROOT}/1" in caplog.text
     assert deleter.hide([]) == {}

@@ -5,7 +5,7 @@ store well: local files are mapped, so that an array may be the file's own pages
 coalesced ranges. Knows nothing of elements or boxes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.crc import BLOCK_BYTES, crc32c
 from pertinax._formats.ledger import block_counts
 from pertinax._formats.manifest import INLINE_FILE, Manifest
-from pertinax._store.contract import Reader, Store
+from pertinax._store.contract import Reader, Store, traits_of
 from pertinax._store.system import populate_pages
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
@@ -22,7 +22,8 @@ from pertinax.errors import CorruptCheckpoint
 
 SEGMENT_BYTES = 16 * BLOCK_BYTES
 """What one thread reads or verifies at a time."""
-_GAP_BYTES = 64
+_REQUEST_BYTES = 1 << 20
+"""Where many reads should be under way, none is made smaller than this for it."""
 _PAGE_BYTES = 4096
 _OPEN_FILES = 32
 """A checkpoint may have more files than a program may have open."""
@@ -67,6 +68,7 @@ class ChunkBytes:
         self._manifest = manifest
         self._files = _Files(store, item, manifest, use_map=use_map)
         self._workers = workers
+        self._traits = traits_of(store)
         # Lists: numpy is slow at giving out single numbers, and there may be thousands of chunks.
         self._file: list[int] = chunks.file.tolist()
         self._offset: list[int] = chunks.offset.tolist()
@@ -92,8 +94,7 @@ class ChunkBytes:
             for row in group:
                 out[row] = self._cut(mapped, row, 0)
         self._workers.run_all([lambda m=m: self._files.bring_in(*m) for m in maps])
-        for found in self._workers.map(self._read_range, reads):
-            out.update(found)
+        self._workers.run_all(self._reads(reads, out))
         if self._manifest.chunks.crc is not None:
             self._verify(rows, out)
         return out
@@ -131,10 +132,11 @@ class ChunkBytes:
     def _ranges(self, rows: Sequence[int]) -> Iterable[tuple[list[int], int, int, int]]:
         """Rows grouped into ranges of one file: close neighbours together, up to a segment.
 
-        Bytes between neighbours are read in vain, so a range bridges alignment and at most a 32nd
-        of what is wanted.
+        Bytes between neighbours are read in vain, so a range bridges what costs no more than
+        another read (on a disk, alignment), and at most a 32nd of what is wanted.
         """
         chunks = self._manifest.chunks
+        gap = self._traits.read_gap_bytes
         picked = np.asarray(rows, np.int64)
         order = picked[np.lexsort((chunks.offset[picked], chunks.file[picked]))].tolist()
         group: list[int] = []
@@ -142,7 +144,7 @@ class ChunkBytes:
         for row in order:
             offset, length = self._offset[row], self._length[row]
             spare = wanted // 32 - (stop - start - wanted)
-            near = group and self._file[row] == file and offset - stop <= max(_GAP_BYTES, spare)
+            near = group and self._file[row] == file and offset - stop <= max(gap, spare)
             if not near or max(stop, offset + length) - start > SEGMENT_BYTES:
                 if group:
                     yield group, file, start, stop
@@ -153,13 +155,26 @@ class ChunkBytes:
         if group:
             yield group, file, start, stop
 
-    def _read_range(self, job: tuple[list[int], int, int, int]) -> Stored:
-        group, file, start, stop = job
-        origin = start - start % _PAGE_BYTES  # keeps the alignment that the bytes have in the file
-        buffer = fresh_buffer(stop - origin)
-        self._files.read(file, start, buffer[start - origin :])
-        data = np.frombuffer(buffer, np.uint8)
-        return {row: self._cut(data, row, origin) for row in group}
+    def _reads(
+        self, ranges: Sequence[tuple[list[int], int, int, int]], out: Stored
+    ) -> list[Callable[[], None]]:
+        """Reads that fill new memory for the ranges, and `out` with the chunks that lie in it.
+
+        A chunk that is larger than a segment is read in parts.
+        """
+        total = sum(stop - start for _, _, start, stop in ranges)
+        step = max(_REQUEST_BYTES, min(SEGMENT_BYTES, total // self._traits.read_threads))
+        tasks: list[Callable[[], None]] = []
+        for group, file, start, stop in ranges:
+            origin = start - start % _PAGE_BYTES  # keeps the alignment that it has in the file
+            buffer = fresh_buffer(stop - origin)
+            data = np.frombuffer(buffer, np.uint8)
+            for row in group:
+                out[row] = self._cut(data, row, origin)
+            for begin in range(start, stop, step):
+                part = buffer[begin - origin : min(begin + step, stop) - origin]
+                tasks.append(lambda f=file, b=begin, p=part: self._files.read(f, b, p))
+        return tasks
 
     def _verify(self, rows: Sequence[int], stored: Stored) -> None:
         jobs: list[list[tuple[int, int, NDArray[np.uint8]]]] = [[]]

@@ -20,7 +20,7 @@ from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
 from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, index_of, ordinal_of
 from pertinax._plan.flat import flat_box, flat_range
-from pertinax._store.contract import Store
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
 from pertinax.errors import CorruptCheckpoint, PartAbsent
@@ -55,7 +55,7 @@ class Fetcher:
     ) -> None:
         self._manifest = manifest
         self._item = item
-        self._workers = Workers(threads, "pertinax-read")
+        self._workers = Workers(max(threads, traits_of(store).read_threads), "pertinax-read")
         self._bytes = (
             ChunkBytes(store, item, manifest, use_map=use_map, workers=self._workers)
             if gathered is None

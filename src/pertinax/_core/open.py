@@ -13,10 +13,11 @@ from pertinax._formats.crc import file_crc
 from pertinax._formats.detect import AGGREGATE_FILE, Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
+from pertinax._formats.metadata.commit import COMMIT_FILE
 from pertinax._formats.vouching import measure
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import find_visible
+from pertinax._store.publishing import Look, publishing
 from pertinax.errors import (
     CheckpointNotFound,
     CorruptCheckpoint,
@@ -110,12 +111,13 @@ def _state(store: Store, path: str) -> object:
     """Different for each save to `path`: when its directory was filled, and the random names of its
     data files.
     """
-    directory = find_visible(store, path)
-    found = None if directory is None else store.stat(directory)
+    directory = publishing(store).find_visible(path)
+    view = store if directory is None else publishing(store).view(directory)
+    found = None if directory is None else view.stat(directory)
     if directory is None or found is None:
         return None
     try:
-        names = sorted(entry.name for entry in store.list_dir(f"{directory}/d"))
+        names = sorted(entry.name for entry in view.list_dir(f"{directory}/d"))
     except OSError:
         names = []
     return directory, found.mtime_ns, names
@@ -124,9 +126,10 @@ def _state(store: Store, path: str) -> object:
 def find(path: PathLike, store: Store | None = None) -> Found:
     """Look at a path. Raises `CheckpointNotFound`, `UnfinishedCheckpoint` or `NotACheckpoint`."""
     where, text = locate(path, store)
-    directory = find_visible(where, text)
-    if directory is None:
-        raise CheckpointNotFound(f"there is no checkpoint at {text}")
+    publish = publishing(where)
+    seen = publish.find_visible(text)
+    directory = _other(publish.look(text), text) if seen is None else seen
+    where = publish.view(directory)
     detected = detect(where, directory) if directory == text else detect_aside(where, directory)
     if detected.kind == "missing":
         raise CheckpointNotFound(f"there is no checkpoint at {text}")
@@ -135,9 +138,23 @@ def find(path: PathLike, store: Store | None = None) -> Found:
             f"{text} belongs to a save that was never published: it may lack anything. Load a "
             "finished one beside it"
         )
+    if seen is None and detected.kind != "other" and publish.find_visible(text) is None:
+        raise UnfinishedCheckpoint(f"{text} has no {COMMIT_FILE}: whoever wrote it did not finish")
     if detected.kind == "other":
         raise NotACheckpoint(f"{text} is no checkpoint: it {detected.reason}")
     return Found(where, text, directory, detected)
+
+
+def _other(look: Look, text: str) -> str:
+    """What is not visible may still be something. Raises `CheckpointNotFound` if it is nothing."""
+    if look == "unfinished":
+        raise UnfinishedCheckpoint(
+            f"{text} is being written, or its writer has died: it has no {COMMIT_FILE}, and may "
+            "lack anything else"
+        )
+    if look == "missing":
+        raise CheckpointNotFound(f"there is no checkpoint at {text}")
+    return text
 
 
 def detect_aside(store: Store, directory: str) -> Detected:

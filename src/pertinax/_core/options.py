@@ -5,10 +5,11 @@ Knows which values mean something. Knows nothing of what is done with them.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from pertinax._formats.layout import LayoutName
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.draft import Exists
 from pertinax.errors import InvalidOption
 
@@ -80,6 +81,12 @@ class SaveOptions:
         if self.budget_bytes is not None and self.budget_bytes < 1:
             raise InvalidOption(f"budget_bytes={self.budget_bytes} means nothing: at least 1")
         _check_limits(self.chunk_bytes)
+
+    def on(self, store: Store) -> "SaveOptions":
+        """These options where `store` is written to, which may have wishes of its own."""
+        if self.file_bytes is not None:
+            return self
+        return replace(self, file_bytes=traits_of(store).file_bytes)
 
 
 def _check_limits(chunk_bytes: Any) -> None:

@@ -18,8 +18,9 @@ from pertinax._hosts import Round, decide_for_all, handed_over, this_job
 from pertinax._store.contract import Store
 from pertinax._store.draft import Exists
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import clean_leftovers, find_visible, parent_of
-from pertinax.errors import CheckpointExists, NotACheckpoint
+from pertinax._store.leftovers import parent_of
+from pertinax._store.publishing import publishing
+from pertinax.errors import CheckpointExists, InvalidOption, NotACheckpoint
 from pertinax.typing import PathLike, PyTree
 
 
@@ -76,6 +77,7 @@ def save(
         read_back=read_back,
     )
     where, final = locate(path, store)
+    options = options.on(where)
     with _begin(final) as talk:
         if not _is_taken(where, final, options, talk):
             contents = Contents({"": prepare(tree, options, "borrow", talk.topology)})
@@ -120,6 +122,7 @@ def save_async(
         read_back=read_back,
     )
     where, final = locate(path, store)
+    options = options.on(where)
     with contextlib.ExitStack() as stack:
         talk = stack.enter_context(_begin(final))
         if _is_taken(where, final, options, talk):
@@ -148,7 +151,7 @@ def _write(
     """Write, after making room: what dead processes left beside the path is of no use."""
     if talk.topology.is_primary:
         with contextlib.suppress(OSError):  # if it cannot be cleaned, that is no reason not to save
-            clean_leftovers(store, parent_of(final))
+            publishing(store).clean_beside(final)
     try:
         write_checkpoint(store, final, contents, options, progress, talk=talk)
     except CheckpointExists:
@@ -170,6 +173,7 @@ def _is_taken(store: Store, final: str, options: SaveOptions, talk: Round) -> bo
         "look at the target",
         lambda: _looks_taken(store, final, options),
         CheckpointExists,
+        InvalidOption,
         NotACheckpoint,
     )
 
@@ -177,9 +181,16 @@ def _is_taken(store: Store, final: str, options: SaveOptions, talk: Round) -> bo
 def _looks_taken(store: Store, final: str, options: SaveOptions) -> bool:
     """Whether to skip. Raises `CheckpointExists` before any work is done."""
     with storage_errors("look at the target", final, names_too=True):
-        if find_visible(store, final) is None:
+        publish = publishing(store)
+        if publish.find_visible(final) is None and publish.look(final) in ("missing", "unfinished"):
             return False
         if options.exists == "replace":
+            if not publish.replaces:
+                raise InvalidOption(
+                    f'exists="replace": there is something at {final}, and in an object store '
+                    "nothing can be replaced without a moment in which neither is there: choose "
+                    "another path, or delete it first (Manager.delete, or your cloud's own tools)"
+                )
             _check_replaceable(store, final)
             return False
     if options.exists == "skip":

@@ -28,12 +28,12 @@ from pertinax._formats.metadata.step_metadata import (
 )
 from pertinax._formats.vouching import vouch
 from pertinax._store.contract import Store
-from pertinax._store.draft import Draft
+from pertinax._store.publishing import AnyDraft
 from pertinax._version import VERSION
 
 
 def seal(
-    draft: Draft,
+    draft: AnyDraft,
     *,
     begun_ns: int,
     item_handlers: str | Mapping[str, str] | None,
@@ -51,7 +51,7 @@ def seal(
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
-    notes = {COMMIT_FILE: encode_commit(draft.final)}
+    notes = {COMMIT_FILE: encode_commit(draft.final, draft.write_id)}
     notes[STEP_FILE] = encode_step(_final_note(store, path, item_handlers, begun_ns, custom or {}))
     records = list(vouch(store, path))
     if own_item:

@@ -23,8 +23,9 @@ from pertinax._core.open import (
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._plan.boxes import Box
-from pertinax._store.contract import Store
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.local import forget_cached
+from pertinax._store.workers import Workers
 from pertinax.errors import CorruptCheckpoint, InvalidOption
 from pertinax.typing import PathLike
 
@@ -231,17 +232,42 @@ def _check_gaps(store: Store, directory: str, name: str, spans: list[tuple[int, 
         reader = store.open(f"{directory}/{name}")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CorruptCheckpoint("the file is missing", file=name) from error
+    traits = traits_of(store)
+    gaps: list[tuple[int, int]] = []
+    end = 0
+    for offset, length in spans:
+        last = min(offset, reader.length)
+        gaps += [(start, min(start + _STEP_BYTES, last)) for start in range(end, last, _STEP_BYTES)]
+        end = max(end, offset + length)
+
+    def check(group: list[tuple[int, int]]) -> None:
+        first = group[0][0]
+        data = reader.read(first, group[-1][1] - first)
+        for start, stop in group:
+            if any(data[start - first : stop - first]):
+                raise CorruptCheckpoint("padding is not zero", file=name, start=start, stop=stop)
+
+    groups = _near(gaps, traits.read_gap_bytes)
     with reader:
-        end = 0
-        for offset, length in spans:
-            for start in range(end, min(offset, reader.length), _STEP_BYTES):
-                stop = min(start + _STEP_BYTES, offset, reader.length)
-                if any(reader.read(start, stop - start)):
-                    raise CorruptCheckpoint(
-                        "padding is not zero", file=name, start=start, stop=stop
-                    )
-            end = max(end, offset + length)
+        if traits.read_threads > 1 and len(groups) > 1:
+            with Workers(traits.read_threads, "pertinax-verify") as workers:
+                workers.run_all([lambda group=group: check(group) for group in groups])
+        else:
+            for group in groups:
+                check(group)
         if end < reader.length:
             raise CorruptCheckpoint(
                 "bytes behind the last chunk", file=name, start=end, stop=reader.length
             )
+
+
+def _near(gaps: list[tuple[int, int]], apart: int) -> list[list[tuple[int, int]]]:
+    """Gaps that are read together: what lies between them is no more than `apart` each time."""
+    groups: list[list[tuple[int, int]]] = []
+    for gap in gaps:
+        near = groups and gap[0] - groups[-1][-1][1] <= apart
+        if near and gap[1] - groups[-1][0][0] <= _STEP_BYTES:
+            groups[-1].append(gap)
+        else:
+            groups.append([gap])
+    return groups

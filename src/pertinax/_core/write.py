@@ -21,10 +21,10 @@ from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, encode_step
 from pertinax._formats.parts import Exchange
 from pertinax._hosts import Monologue, Round
-from pertinax._store.contract import Store
-from pertinax._store.draft import Draft, open_draft
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import parent_of
+from pertinax._store.publishing import AnyDraft, publishing
 from pertinax._store.workers import Workers
 from pertinax._version import VERSION
 from pertinax.errors import StorageFull
@@ -101,7 +101,7 @@ def write_checkpoint(
     _LOG.info("saved path=%s bytes=%d seconds=%.3f", final, contents.total_bytes, seconds)
 
 
-def _read_back(draft: Draft, options: SaveOptions, talk: Round) -> None:
+def _read_back(draft: AnyDraft, options: SaveOptions, talk: Round) -> None:
     """Let every process compare its share of the draft with what was meant to be written."""
     who = talk.topology
     talk.agree("all is written", _nothing)
@@ -111,12 +111,21 @@ def _read_back(draft: Draft, options: SaveOptions, talk: Round) -> None:
 
 
 @contextlib.contextmanager
-def _shared_draft(store: Store, final: str, options: SaveOptions, talk: Round) -> Iterator[Draft]:
+def _shared_draft(
+    store: Store, final: str, options: SaveOptions, talk: Round
+) -> Iterator[AnyDraft]:
     """The primary's draft, on every process; if it is abandoned, then after all have stopped."""
+    publish = publishing(store)
     if not talk.topology.is_primary:
-        yield Draft(store, final, talk.agree("open a draft", str))
+        path = talk.agree("open a draft", str)
+        yield publish.join_draft(final, path, window_bytes=options.budget_bytes)
         return
-    with open_draft(store, final, mode=options.mode) as draft:
+    with publish.open_draft(
+        final,
+        mode=options.mode,
+        shared=not talk.topology.alone,
+        window_bytes=options.budget_bytes,
+    ) as draft:
         try:
             talk.agree("open a draft", lambda: draft.path)
             yield draft
@@ -126,7 +135,7 @@ def _shared_draft(store: Store, final: str, options: SaveOptions, talk: Round) -
 
 
 def write_contents(
-    draft: Draft,
+    draft: AnyDraft,
     contents: Contents,
     workers: Workers,
     progress: Callable[[int], None],
@@ -139,7 +148,10 @@ def write_contents(
 
     def written_notes() -> dict[str, bytes]:
         made = StepMetadata(_handlers(contents), {}, begun_ns, now_ns())
-        return {STEP_FILE: encode_step(made), COMMIT_FILE: encode_commit(draft.final)}
+        return {
+            STEP_FILE: encode_step(made),
+            COMMIT_FILE: encode_commit(draft.final, draft.write_id),
+        }
 
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns}
     if "" in contents.items:
@@ -173,7 +185,7 @@ def write_contents(
     )
 
 
-def _make_dirs(draft: Draft, names: list[str]) -> None:
+def _make_dirs(draft: AnyDraft, names: list[str]) -> None:
     """A directory for each item, all at once: on a network each is a round trip."""
     if len(names) == 1:
         draft.make_dir(names[0])
@@ -183,7 +195,7 @@ def _make_dirs(draft: Draft, names: list[str]) -> None:
 
 
 def _write_one(
-    draft: Draft,
+    draft: AnyDraft,
     name: str,
     item: ItemContent | JsonFiles,
     workers: Workers,
@@ -235,6 +247,8 @@ def _handlers(contents: Contents) -> Any:
 
 def check_room(store: Store, final: str, needed_bytes: int) -> None:
     """Raise `StorageFull` before anything is written, if it is plain that it cannot fit."""
+    if not traits_of(store).has_room:
+        return
     with storage_errors("look for room", final, names_too=True):
         place = parent_of(final)
         while store.stat(place) is None and place != "/":

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import final
@@ -138,6 +138,8 @@ class DataFiles:
             outputs.expect(place[0], writes_of(array))
         self._tail = len(ends) - 1
         self._end = ends[-1] - plan.cuts[-1]
+        for gap in _gaps(plan, self.spans, self.places, (self._tail, self._end)):
+            outputs.leave(*gap)
         outputs.expect(self._tail)  # it stays open for what comes
 
     def reserve(self, position: int, length: int) -> Place:  # noqa: ARG002 - all come behind
@@ -158,6 +160,8 @@ class DataFiles:
                     0,
                 )
             offset = align(self._end, alignment or SMALL_ALIGNMENT)
+            if offset > self._end:
+                self._outputs.leave(self._tail, self._end, offset)
             self._end = offset + length
             place = (self._tail, offset)
             self._outputs.expect(self._tail, writes)
@@ -187,6 +191,22 @@ def _spans(file: int, start: int, stop: int) -> list[Span]:
         Span(begin, min(begin + SEGMENT_BYTES, stop), (file, begin - start))
         for begin in range(start, stop, SEGMENT_BYTES)
     ]
+
+
+def _gaps(
+    plan: WritePlan, spans: Sequence[Span], places: Sequence[Place], end_of_all: Place
+) -> Iterator[tuple[int, int, int]]:
+    """What lies between planned pieces, for alignment: file, start and stop."""
+    ends = {span.place[0]: span.place[1] + span.stop - span.start for span in spans}
+    for place, piece in zip(places[plan.packed :], plan.pieces[plan.packed :], strict=False):
+        file, offset = place
+        end = ends.get(file, 0)
+        if offset > end:
+            yield file, end, offset
+        ends[file] = offset + piece.length
+    file, stop = end_of_all
+    if stop > ends.get(file, 0):
+        yield file, ends.get(file, 0), stop
 
 
 def _places(plan: WritePlan) -> list[Place]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self, final
 
-from pertinax._store.contract import Buffer, Store, Writer
+from pertinax._store.contract import Buffer, Store, Streaming, Writer
 from pertinax._store.failures import storage_errors
 
 _RESERVED_FROM = 1 << 16  # below, reserving room costs more than it saves
@@ -46,6 +46,19 @@ class Outputs:
         with output.lock:
             output.writes += writes
 
+    def leave(self, file: int, start: int, stop: int) -> None:
+        """Nobody will write from `start` to `stop`. For stores that cannot skip; others are not
+        told. Not after the last write.
+        """
+        output = self._files[file]
+        with output.lock:
+            if output.writer is None:
+                output.gaps.append((start, stop))
+                return
+            writer = output.writer
+        if isinstance(writer, Streaming):
+            writer.leave(start, stop - start)
+
     def write(self, file: int, offset: int, buffers: Sequence[Buffer]) -> None:
         """One of the writes that a file waits for; after the last it is durable, and closed."""
         output = self._files[file]
@@ -54,7 +67,7 @@ class Outputs:
             with output.lock:
                 if output.writer is None:
                     length = output.length if output.length >= _RESERVED_FROM else 0
-                    output.writer = self._store.create(path, length)
+                    output.writer = _tell(self._store.create(path, length), output.gaps)
                 writer = output.writer
             writer.write_at(offset, buffers)
             with output.lock:
@@ -72,20 +85,35 @@ class Outputs:
         for output in self._files:
             if output.writer is not None:
                 with contextlib.suppress(OSError):  # the error under way tells more
-                    output.writer.close()
+                    _give_up(output.writer)
         waiting = [output.name for output in self._files if output.writes]
         if kind is None and waiting:
             raise RuntimeError(f"files that still wait for writes: {waiting[:5]}")
 
 
+def _give_up(writer: Writer) -> None:
+    if isinstance(writer, Streaming):
+        writer.abandon()
+    else:
+        writer.close()
+
+
+def _tell(writer: Writer, gaps: Sequence[tuple[int, int]]) -> Writer:
+    if isinstance(writer, Streaming):
+        for start, stop in gaps:
+            writer.leave(start, stop - start)
+    return writer
+
+
 class _Output:
     """One file: how many writes it waits for, and its writer while there is one."""
 
-    __slots__ = ("length", "lock", "name", "writer", "writes")
+    __slots__ = ("gaps", "length", "lock", "name", "writer", "writes")
 
     def __init__(self, name: str, length: int, writes: int) -> None:
         self.name = name
         self.length = length
         self.writes = writes
         self.writer: Writer | None = None
+        self.gaps: list[tuple[int, int]] = []
         self.lock = threading.Lock()

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import hide, hide_all, remove_tree
+from pertinax._store.publishing import Hidden, publishing
 from pertinax.errors import CheckpointNotFound
 
 _LOG: Final = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ class Deleter:
     """Removes checkpoints, first come, first gone. Safe to use from several threads."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._hidden: deque[str] = deque()
+        self._publishing = publishing(store)
+        self._hidden: deque[Hidden] = deque()
         self._failures: deque[BaseException] = deque(maxlen=_REMEMBERED)
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -38,11 +38,16 @@ class Deleter:
         return list(self._failures)
 
     @property
+    def can_replace(self) -> bool:
+        """Whether a checkpoint can be replaced in one step; else it is deleted first."""
+        return self._publishing.replaces
+
+    @property
     def busy(self) -> bool:
         """Whether something that is out of sight still takes room."""
         return self._thread is not None
 
-    def hide(self, directories: Sequence[str]) -> dict[str, list[str]]:
+    def hide(self, directories: Sequence[str]) -> dict[str, Hidden]:
         """Make checkpoints of one root invisible, durably, at the price of one sync.
 
         Returns, for each that is invisible now, what `remove` must be given. What could not be
@@ -50,7 +55,7 @@ class Deleter:
         checkpoint cannot go.
         """
         try:
-            hidden, failures = hide_all(self._store, directories)
+            hidden, failures = self._publishing.hide_all(directories)
         except OSError as error:
             # What was not synced may come back: its bytes stay until a process after us has synced.
             self._remember("checkpoints stay", ", ".join(directories[:3]), error)
@@ -65,7 +70,7 @@ class Deleter:
         True if it is no longer visible. A failure is logged and remembered, as `hide` does.
         """
         hidden = self.hide([directory])
-        self.remove(hidden.get(directory, []))
+        self.remove([hidden[directory]] if directory in hidden else [])
         return directory in hidden
 
     def delete_or_raise(self, directory: str) -> None:
@@ -75,17 +80,22 @@ class Deleter:
         """
         try:
             with storage_errors("delete the checkpoint", directory):
-                hidden = hide(self._store, directory)
+                hidden = self._publishing.hide(directory)
         except FileNotFoundError as error:
             raise CheckpointNotFound(f"there is no checkpoint to delete at {directory}") from error
-        self.remove(hidden)
+        self.remove([hidden])
 
-    def remove(self, hidden: Sequence[str]) -> None:
+    def restore(self, hidden: Hidden) -> None:
+        """Make visible again what was hidden and not given to `remove`. Raises `OSError`."""
+        self._publishing.restore(hidden)
+
+    def remove(self, hidden: Sequence[Hidden]) -> None:
         """Have what was hidden removed by the thread, after all that came before."""
-        if not hidden:
+        doomed = [one for one in hidden if one.names]
+        if not doomed:
             return
         with self._idle:
-            self._hidden += hidden
+            self._hidden += doomed
             if self._thread is not None:
                 return
             self._thread = threading.Thread(
@@ -114,13 +124,11 @@ class Deleter:
                     self._thread = None
                     self._idle.notify_all()
                     return
-                path = self._hidden.popleft()
+                doomed = self._hidden.popleft()
             try:
-                remove_tree(self._store, path)
-            except FileNotFoundError:
-                pass
+                self._publishing.remove(doomed)
             except BaseException as error:  # noqa: BLE001 - one failure must not end the others
-                self._remember("a deleted checkpoint still takes room", path, error)
+                self._remember("a deleted checkpoint still takes room", doomed.final, error)
 
     def _remember(self, what: str, path: str, error: BaseException) -> None:
         self._failures.append(error)

@@ -19,7 +19,8 @@ from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step
 from pertinax._steps.naming import Naming
 from pertinax._store.contract import Entry, Store
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import find_visible, join_path, parse_leftover
+from pertinax._store.leftovers import join_path, parse_leftover
+from pertinax._store.publishing import publishing
 from pertinax._tree.quiet import MANY, collector_paused
 from pertinax.errors import CheckpointNotFound, CorruptCheckpoint, PertinaxError
 
@@ -63,7 +64,7 @@ def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
     try:
         # Nobody knows yet how many there are.
         with storage_errors("list the steps", root), collector_paused(MANY):
-            entries = store.list_dir(root)
+            entries = publishing(store).list_root(root)
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"there is no directory {root}") from error
     found: dict[int, str] = {}
@@ -99,7 +100,7 @@ def read_record(
         return StepRecord(step, 0, None, directory)
     readable, time_ns, measured = True, 0, None
     try:
-        place = find_visible(store, directory)
+        place = publishing(store).find_visible(directory)
         if place is None:
             return None
         try:
@@ -107,7 +108,7 @@ def read_record(
             measured = _read_metrics(store, place) if metrics else None
         except (PertinaxError, OSError):
             # A step that is deleted while we read is not a damaged one.
-            if find_visible(store, directory) is None:
+            if publishing(store).find_visible(directory) is None:
                 return None
             raise
     except (PertinaxError, OSError) as error:
@@ -122,7 +123,7 @@ def read_metrics(store: Store, directory: str) -> Any:
     Raises `CheckpointNotFound`, `CorruptCheckpoint` or `StorageError`.
     """
     with storage_errors("read the metrics", directory):
-        place = find_visible(store, directory)
+        place = publishing(store).find_visible(directory)
         if place is None:
             raise CheckpointNotFound(f"there is no step at {directory}")
         return _read_metrics(store, place)

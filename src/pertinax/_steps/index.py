@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from pertinax._formats.crc import file_crc
 from pertinax._store.contract import Store
-from pertinax._store.draft import make_dirs
-from pertinax._store.leftovers import hidden_name, join_path
-from pertinax._store.replacing import replace_file
+from pertinax._store.leftovers import join_path
+from pertinax._store.publishing import publishing
 
 _LOG: Final = logging.getLogger(__name__)
 _HEAD: Final = b"pertinax steps 1 "
@@ -66,10 +65,10 @@ def write_index(store: Store, root: str, index: Index) -> None:
     what a power cut leaves of it is found out by its checksum.
     """
     path = index_path(root)
-    new = hidden_name(path)
+    publish = publishing(store)
     try:
-        make_dirs(store, join_path(root, PRIVATE_DIR))
-        replace_file(store, path, _encode(index), new)
+        publish.make_dirs(join_path(root, PRIVATE_DIR))
+        publish.replace_file(path, _encode(index))
     except OSError as error:  # a full disk, a read-only mount, another manager that was faster
         _LOG.info("no index was written root=%s error=%s", root, error)
 

@@ -113,6 +113,7 @@ class Manager(Reading):
         self._background = background
         self._clock = clock
         where, path = locate(root, store)
+        self._options = self._options.on(where)
         self.root: Final = path
         root_of_steps = StepRoot(where, path, PlainNaming(prefix, width))
         self._hosts = this_job()

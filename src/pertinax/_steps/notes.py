@@ -11,8 +11,9 @@ from typing import Final, final
 
 from pertinax._steps.history import StepRecord, read_record
 from pertinax._steps.index import Index, Row, read_index, write_index
-from pertinax._store.contract import Store
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.local import changed_times
+from pertinax._store.publishing import publishing
 from pertinax._tree.quiet import collector_paused
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
@@ -38,6 +39,7 @@ class Notes:
         self._root_ns: int | None = None  # all rows hold as long as the root has this time
         self._unsaved = 0
         self._has_index = False
+        self._times: Mapping[str, int] | None = None  # by name, while many are looked at
         self._turn = threading.Lock()
 
     def records(self, found: Mapping[int, str]) -> list[StepRecord]:
@@ -49,12 +51,14 @@ class Notes:
                 self._merge_index()
             cut = len(self._front)
             names = [directory[cut:] for directory in found.values()]
-            root_ns = self._changed_ns(self._root)
+            self._times = publishing(self._store).times(self._root)
+            root_ns = self._root_changed_ns()
             if root_ns is not None and root_ns == self._root_ns:
                 looked = self._recall(found, names)
             else:
                 looked = self._compare(found, names)
                 self._settle(names, root_ns)
+            self._times = None
             self._save_index(_MANY)
         return [record for record in looked if record is not None]
 
@@ -96,7 +100,11 @@ class Notes:
 
     def _compare(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
         """What is known, as far as the directories are still the same; the others are read."""
-        rows, times = self._rows, changed_times(self._store, self._root, names)
+        rows = self._rows
+        if self._times is None:
+            times = changed_times(self._store, self._root, names)
+        else:
+            times = [self._times.get(name) for name in names]
         return [
             self._look(step, directory)
             if (row := rows.get(name)) is None or row.changed_ns != changed_ns
@@ -111,7 +119,7 @@ class Notes:
         if (
             root_ns is None
             or time.time_ns() - root_ns < _SETTLED_NS
-            or self._changed_ns(self._root) != root_ns
+            or self._root_changed_ns() != root_ns
         ):
             self._root_ns = None
             return
@@ -135,8 +143,16 @@ class Notes:
         self._unsaved += 1
         return record
 
+    def _root_changed_ns(self) -> int | None:
+        """When the root changed last; None if it does not tell."""
+        if not traits_of(self._store).keeps_times:
+            return None
+        return self._changed_ns(self._root)
+
     def _changed_ns(self, path: str) -> int | None:
         folder, _, name = path.rpartition("/")
+        if self._times is not None:
+            return self._times.get(name)
         return changed_times(self._store, folder, [name])[0]
 
     def _differs(self, record: StepRecord) -> bool:

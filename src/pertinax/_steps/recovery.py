@@ -9,9 +9,9 @@ from typing import Final
 
 from pertinax._steps.index import PRIVATE_DIR
 from pertinax._store.contract import Store
-from pertinax._store.draft import make_dirs
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import clean_leftovers, join_path
+from pertinax._store.leftovers import join_path
+from pertinax._store.publishing import publishing
 from pertinax.errors import CheckpointNotFound, StorageError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -33,14 +33,14 @@ def open_root(store: Store, root: str, *, create: bool = True) -> list[str]:
         raise CheckpointNotFound(f"there is no directory {root}")
     if found is None:
         with storage_errors("make the directory", root):
-            make_dirs(store, root)
+            publishing(store).make_dirs(root)
         return []
     if not found.is_dir:
         raise StorageError(20, "a root of steps is a directory; this is a file", root)
     removed: list[str] = []
     for place in (root, join_path(root, PRIVATE_DIR)):
         try:
-            removed += clean_leftovers(store, place)
+            removed += publishing(store).clean(place)
         except FileNotFoundError:  # most roots have no private directory
             continue
         except OSError as error:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from pertinax._steps.index import PRIVATE_DIR
-from pertinax._store.contract import Store
+from pertinax._steps.pins import held_by_pin
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.draft import make_dirs
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import (
@@ -22,6 +23,7 @@ from pertinax._store.leftovers import (
     remove_tree,
 )
 from pertinax._store.local import link_file
+from pertinax._store.publishing import publishing
 from pertinax.errors import CheckpointNotFound
 
 _COPY_BYTES: Final = 1 << 22
@@ -61,12 +63,19 @@ def release_snapshot(store: Store, place: str) -> bool:
 
 
 @contextlib.contextmanager
-def held_step(store: Store, root: str, directory: str) -> Iterator[str]:
-    """Hold the step in `directory` as long as the block runs; gives the path to read it from.
+def held_step(store: Store, root: str, directory: str, step: int) -> Iterator[str]:
+    """Hold `step`, in `directory`, as long as the block runs; gives the path to read it from.
 
     The names are this process's own and invisible; if it dies, the next that opens or watches the
-    root removes them. Raises as `take_snapshot` does.
+    root removes them. Where there are no second names, a pin holds it. Raises as `take_snapshot`
+    does.
     """
+    if not traits_of(store).keeps_names:
+        with held_by_pin(store, root, step):
+            if publishing(store).find_visible(directory) is None:
+                raise CheckpointNotFound(f"the checkpoint at {directory} is gone")
+            yield directory
+        return
     private = join_path(root, PRIVATE_DIR)
     name = directory.rpartition("/")[2]
     own = hidden_name(join_path(private, name))

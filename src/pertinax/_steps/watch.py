@@ -77,8 +77,9 @@ def watch(
             before its turn.
         protect: hold each step as long as the body of the loop has it, so that the trainer may
             delete it and it can be read all the same. This makes hard links in the root (copies
-            where there are none), and so needs the right to write there. Without, loading a step
-            that was deleted raises `CheckpointNotFound`.
+            where there are none; in an object store a pin instead, for a day at most), and so needs
+            the right to write there. Without, loading a step that was deleted raises
+            `CheckpointNotFound`.
         poll_s: how many seconds to sleep between two looks.
         prefix, width, store: as for `Manager`.
 
@@ -131,7 +132,7 @@ def _steps(
         with contextlib.ExitStack() as holding:
             if look.protect:
                 try:
-                    hold = held_step(look.store, look.root, directory)
+                    hold = held_step(look.store, look.root, directory, seen)
                     directory = holding.enter_context(hold)
                 except CheckpointNotFound:  # too late: the next one, then
                     continue

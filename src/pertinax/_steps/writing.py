@@ -5,6 +5,7 @@ handle that people wait for: failures carry these frames along, and must not kee
 All decisions rest on what the disk shows, not on what we hoped for.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -25,8 +26,9 @@ from pertinax._steps.retention import victims
 from pertinax._steps.statistics import Tally
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
-from pertinax._store.leftovers import find_visible, join_path
-from pertinax.errors import CheckpointExists, StorageFull
+from pertinax._store.leftovers import join_path
+from pertinax._store.publishing import Hidden, publishing
+from pertinax.errors import CheckpointExists, CheckpointNotFound, StorageFull, WriterConflict
 
 _LOG: Final = logging.getLogger(__name__)
 _TRIES: Final = 3
@@ -95,7 +97,8 @@ class StepWriter:
         """
         place = self.root.directory(step)
         with storage_errors("look at the target", place, names_too=True):
-            if self.root.store.stat(place) is None or self._is_damaged(step):
+            look = publishing(self.root.store).look(place)
+            if look in ("missing", "unfinished") or self._is_damaged(step):
                 return
         doubtful = step in self.doubtful and step not in self.steps()
         why = "it became visible although its save failed; " if doubtful else ""
@@ -130,7 +133,7 @@ class StepWriter:
         final = self.root.directory(step)
         try:
             if self._is_damaged(step):
-                options = replace(options, exists="replace")
+                options = _replacing(self._deleter, final, options, talk)
             self._make_visible(final, contents, options, progress, talk)
         except BaseException as error:
             self.tally.ended(time.monotonic() - begun_s, error=error)
@@ -215,10 +218,10 @@ class StepWriter:
 
     def _note_doubt(self, step: int, final: str, error: BaseException) -> None:
         """A failing last sync comes after the step has become visible (see `Draft.commit`)."""
-        if isinstance(error, CheckpointExists) or step in self.damaged:
+        if isinstance(error, CheckpointExists | WriterConflict) or step in self.damaged:
             return
         try:
-            visible = find_visible(self.root.store, final) is not None
+            visible = publishing(self.root.store).find_visible(final) is not None
         except Exception:  # noqa: BLE001 - a store that is gone shows nothing to anybody
             return
         if visible:
@@ -238,8 +241,7 @@ class StepWriter:
                 return []
             hidden = self._deleter.hide(list(doomed.values()))
             self._spare_pinned(doomed, hidden)
-            for paths in hidden.values():
-                self._deleter.remove(paths)
+            self._deleter.remove(list(hidden.values()))
         except Exception:  # noqa: BLE001 - a policy of the user's may raise anything
             _LOG.exception("nothing was deleted after step=%d", step)
             return []
@@ -260,7 +262,7 @@ class StepWriter:
                 return {record.step: record.directory for record in records}
         return {}
 
-    def _spare_pinned(self, doomed: dict[int, str], hidden: dict[str, list[str]]) -> None:
+    def _spare_pinned(self, doomed: dict[int, str], hidden: dict[str, Hidden]) -> None:
         """Give those their names back that somebody has pinned since we looked.
 
         Who pins looks for the step afterwards, and we look for the pin after hiding the step: one
@@ -269,12 +271,23 @@ class StepWriter:
         pins = read_pins(self.root.store, self.root.path)
         for step in doomed.keys() & pins.keys():
             place = doomed[step]
-            *rest, newest = hidden.pop(place, None) or [None]
-            if newest is None:
+            spared = hidden.pop(place, None)
+            if spared is None or not spared.names:
                 continue
             try:
-                self.root.store.rename(newest, place)
-                self.root.store.sync_dir(self.root.path)
+                self._deleter.restore(spared)
             except OSError as error:  # it stays whole, if out of sight
-                _LOG.warning("a pinned step is at %s, not at %s: %s", newest, place, error)
-            self._deleter.remove([path for path in rest if path is not None])
+                _LOG.warning("a pinned step is at %s, not at %s: %s", spared.names, place, error)
+
+
+def _replacing(deleter: Deleter, final: str, options: SaveOptions, talk: Round) -> SaveOptions:
+    """How to save where a damaged step lies. What cannot be replaced in one step goes before:
+    nothing of worth is lost.
+    """
+    if deleter.can_replace:
+        return replace(options, exists="replace")
+    if talk.topology.is_primary:
+        with contextlib.suppress(CheckpointNotFound):
+            deleter.delete_or_raise(final)
+        deleter.wait()
+    return options

@@ -27,6 +27,26 @@ class Entry(NamedTuple):
     is_dir: bool
 
 
+class Traits(NamedTuple):
+    """In which numbers stores differ.
+
+    Attributes:
+        read_gap_bytes: reading so many bytes in vain costs no more than another read.
+        read_threads: how many reads should be under way at least.
+        file_bytes: where data files are cut if nobody says; None: there is one.
+        keeps_times: whether directories have times of their own.
+        keeps_names: whether a file may have several names, and get others.
+        has_room: whether what is stored takes room of which there is so much and no more.
+    """
+
+    read_gap_bytes: int = 64
+    read_threads: int = 1
+    file_bytes: int | None = None
+    keeps_times: bool = True
+    keeps_names: bool = True
+    has_room: bool = True
+
+
 class Stat(NamedTuple):
     """What a path is: `length` in bytes (0 for a directory), `mtime_ns` since the epoch."""
 
@@ -63,6 +83,19 @@ class Writer(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A writer that sends bytes in order, and so must know which will not come."""
+
+    def leave(self, offset: int, length: int) -> None:
+        """Nobody will write these bytes: they are zero."""
+        ...
+
+    def abandon(self) -> None:
+        """Close the file, which is not finished and will not be: nothing of it may stay."""
+        ...
 
 
 class Reader(Protocol):
@@ -159,3 +192,22 @@ class Store(Protocol):
     def free_bytes(self, path: str) -> int | None:
         """Room left for the caller on the file system that holds `path`, or None when unknown."""
         ...
+
+
+@runtime_checkable
+class Peculiar(Protocol):
+    """A store that is not like a local disk."""
+
+    @property
+    def traits(self) -> Traits:
+        """In what it differs."""
+        ...
+
+    def absolute(self, text: str) -> str:
+        """The path that people mean by `text`."""
+        ...
+
+
+def traits_of(store: Store) -> Traits:
+    """In what a store differs from others."""
+    return store.traits if isinstance(store, Peculiar) else Traits()

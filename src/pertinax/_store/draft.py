@@ -59,6 +59,9 @@ class Draft:
 
     __slots__ = ("_moved", "final", "path", "store")
 
+    write_id: str | None = None
+    """A name makes it visible, and no marker."""
+
     def __init__(self, store: Store, final: str, path: str) -> None:
         self.store: Final = store
         self.final: Final = final

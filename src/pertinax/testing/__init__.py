@@ -13,6 +13,13 @@ from pertinax.testing.crashing import (  # noqa: E402  rewriting must be asked f
     SimulatedDeath,
     read_tree,
 )
-from pertinax.testing.store_tests import StoreTests  # noqa: E402
+from pertinax.testing.store_tests import ObjectStoreTests, StoreTests  # noqa: E402
 
-__all__ = ["CrashingStore", "FaultyStore", "SimulatedDeath", "StoreTests", "read_tree"]
+__all__ = [
+    "CrashingStore",
+    "FaultyStore",
+    "ObjectStoreTests",
+    "SimulatedDeath",
+    "StoreTests",
+    "read_tree",
+]

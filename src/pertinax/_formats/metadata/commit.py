@@ -6,6 +6,12 @@ Knows its text. Knows nothing of stores.
 COMMIT_FILE = "commit_success.txt"
 
 
-def encode_commit(directory: str) -> bytes:
-    """The marker for `directory`, its final name."""
-    return f"Checkpoint commit was successful to {directory}".encode("utf-8", "surrogateescape")
+def encode_commit(directory: str, write_id: str | None = None) -> bytes:
+    """The marker for `directory`, its final name; with `write_id` it is known again by its writer.
+
+    Readers ask only whether there is one.
+    """
+    text = f"Checkpoint commit was successful to {directory}"
+    if write_id is not None:
+        text += f" (write {write_id})"
+    return text.encode("utf-8", "surrogateescape")
