@@ -7,7 +7,7 @@ is whole across the job.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -82,16 +82,24 @@ class LocalTier:
         talk.collect("all have their parts", None, _nothing)
         self.let_go(step)
 
-    def let_go(self, newest: int | None = None) -> None:
-        """Remove what is too much, `newest` and what was saved last excepted. Waits until their
-        room is free: near storage is small.
+    def let_go(self, newest: int) -> None:
+        """Remove what is too much, now that all processes have `newest`: of the others those that
+        were saved first. Waits until their room is free: near storage is small.
         """
         found = self.root.steps()
         times = {step: self._saved_at_ns(step, place) for step, place in found.items()}
         others = sorted(found.keys() - {newest}, key=lambda step: (times[step], step))
-        room = self._keep - (newest in found)
-        for step in others[: max(0, len(others) - room)]:
-            self._deleter.delete(found[step])
+        self._remove(found[step] for step in others[: max(0, len(others) - self._keep + 1)])
+
+    def let_go_older(self, whole: Sequence[int]) -> None:
+        """Remove what is older than the newest of the steps that are `whole` across the job."""
+        kept = sorted(whole)[-self._keep :]
+        found = self.root.steps()
+        self._remove(found[step] for step in found if kept and step < kept[0])
+
+    def _remove(self, places: Iterable[str]) -> None:
+        for place in places:
+            self._deleter.delete(place)
         self._deleter.wait()
 
     def parts(self) -> list[Part]:

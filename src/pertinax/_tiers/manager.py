@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, Final, Self, final
 
 from pertinax._core.options import LoadOptions, SaveOptions
 from pertinax._core.places import locate
@@ -65,8 +65,12 @@ class TieredManager:
         background: whether `save` returns at once and threads write.
         layout: as for `save`.
         store: the store of the durable tier, if not this machine's files.
-        naming, local_naming: how steps are called.
+        naming: how steps are called.
+        timeout_s: how long processes wait for each other when they look for a step.
         clock: seconds since the epoch, for policies that go by time.
+
+    Attributes:
+        restorer: looks for steps and restores them.
     """
 
     __module__ = "pertinax"
@@ -84,6 +88,7 @@ class TieredManager:
         layout: LayoutName = "ocdbt+zarr2",
         store: Store | None = None,
         naming: Naming | None = None,
+        timeout_s: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keep_local < 1:
@@ -107,7 +112,10 @@ class TieredManager:
             ),
             SaveLine(self._writer, self._hosts),
         )
-        self._restorer = Restorer(self._local, self._root, self._hosts)
+        self.restorer: Final = Restorer(self._local, self._root, self._hosts, timeout_s)
+        # A run before us may have ended when some had let go what others still needed: so first all
+        # look together at what is whole.
+        self._local.let_go_older(self.restorer.tiers()[0])
         self._saves = 0
         self._turn = threading.RLock()
         self._closed = False
@@ -115,7 +123,6 @@ class TieredManager:
     def _open(self) -> tuple[str, tuple[int, float] | None]:
         """Put both roots in order; all agree on what to call this run."""
         open_root(self._local.root.store, self._local.root.path)
-        self._local.let_go()
 
         def open_it() -> list[Any]:
             open_root(self._root.store, self._root.path)
@@ -209,12 +216,12 @@ class TieredManager:
     def steps(self) -> list[int]:
         """The steps that can be restored: whole across the job, or durable. All processes ask."""
         self.wait()
-        return self._restorer.steps()
+        return self.restorer.steps()
 
     def resume(self, tree: PyTree) -> tuple[int, PyTree]:
         """The newest step and its state in the form of `tree`; `(0, tree)` if there is no step."""
         self.wait()
-        found = self._restorer.restore(tree, None, LoadOptions())
+        found = self.restorer.restore(tree, None, LoadOptions())
         return (0, tree) if found is None else (found.step, found.tree)
 
     def restore(
@@ -227,7 +234,7 @@ class TieredManager:
         """
         self.wait()
         number = None if step is None else step_number(step)
-        found = self._restorer.restore(target, number, options or LoadOptions())
+        found = self.restorer.restore(target, number, options or LoadOptions())
         if found is None:
             what = "a step" if step is None else f"step {step}"
             raise CheckpointNotFound(

@@ -15,20 +15,22 @@ from pertinax._core.load import order
 from pertinax._core.open import DEFAULT_ITEM, Opened, open_checkpoint
 from pertinax._core.options import LoadOptions
 from pertinax._core.orders import carry_out
+from pertinax._core.places import locate
 from pertinax._device.exchange import Wires
-from pertinax._hosts import Hosts, Round
+from pertinax._hosts import Hosts, Round, Topology, this_job
+from pertinax._steps.naming import Naming
 from pertinax._steps.writing import StepRoot
+from pertinax._store.contract import Store
 from pertinax._tiers.gather import Gathering, Sources
 from pertinax._tiers.local import LocalTier, Part
 from pertinax._tiers.stock import (
     Candidate,
     candidate_of,
     find_candidates,
-    steps_of,
     tell_parts,
 )
 from pertinax.errors import PertinaxError
-from pertinax.typing import PyTree
+from pertinax.typing import PathLike, PyTree
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Regained:
         tree: its state.
         own_bytes, peer_bytes, durable_bytes: what this process took from its own near storage, from
             that of others, and from the durable tier.
+        had_part: whether this process had a part of the save in its own storage.
         read_s, exchange_s: seconds that reading, and carrying between processes, took here.
     """
 
@@ -51,24 +54,45 @@ class Regained:
     own_bytes: int = 0
     peer_bytes: int = 0
     durable_bytes: int = 0
+    had_part: bool = False
     read_s: float = 0.0
     exchange_s: float = 0.0
+
+
+def look_into(
+    directory: PathLike, naming: Naming, *, store: Store | None = None, timeout_s: float = 600.0
+) -> "Restorer":
+    """Restores from another directory instead of both tiers; nothing there is changed."""
+    root = StepRoot(*locate(directory, store), naming)
+    hosts = this_job()
+    me = hosts.topology.process
+    local = LocalTier(root, 1, Topology(me, (me,), me, apart=True))
+    return Restorer(local, root, hosts, timeout_s)
 
 
 @final
 class Restorer:
     """Looks for steps in both tiers, and restores them; all processes call it together."""
 
-    def __init__(self, local: LocalTier, root: StepRoot, hosts: Hosts) -> None:
+    def __init__(
+        self, local: LocalTier, root: StepRoot, hosts: Hosts, timeout_s: float = 600.0
+    ) -> None:
         self._local = local
         self._root = root
         self._hosts = hosts
+        self._timeout_s = timeout_s
 
     def steps(self) -> list[int]:
         """The steps that can be restored."""
-        with self._hosts.begin("steps", self._root.path) as talk:
+        near, durable = self.tiers()
+        return sorted({*near, *durable})
+
+    def tiers(self) -> tuple[list[int], list[int]]:
+        """The steps that are whole in near storage, and those of the durable tier, ascending."""
+        with self._hosts.begin("steps", self._root.path, timeout_s=self._timeout_s) as talk:
             _, found = self._look(talk)
-        return steps_of(found)
+        near = {one.step for one in found if one.whole}
+        return sorted(near), sorted({one.step for one in found if one.durable})
 
     def _look(self, talk: Round) -> tuple[list[Part], list[Candidate]]:
         """What is here, and what the primary makes of what all have."""
@@ -99,7 +123,7 @@ class Restorer:
 
     def restore(self, target: PyTree, step: int | None, options: LoadOptions) -> Regained | None:
         """That step, or the newest, into `target`; None if it is nowhere whole."""
-        with self._hosts.begin("restore", self._root.path) as talk:
+        with self._hosts.begin("restore", self._root.path, timeout_s=self._timeout_s) as talk:
             parts, found = self._look(talk)
             for number, one in enumerate(found):
                 if step is not None and one.step != step:
@@ -144,16 +168,17 @@ class Restorer:
         if tree is None:
             _LOG.warning("step %d is damaged and not whole any more: passed over", one.step)
             return None
-        return _regained(one.step, tree, gathering.sources)
+        return _regained(one.step, tree, gathering.sources, had_part=bool(mine))
 
 
-def _regained(step: int, tree: PyTree, sources: Sources) -> Regained:
+def _regained(step: int, tree: PyTree, sources: Sources, *, had_part: bool) -> Regained:
     return Regained(
         step,
         tree,
         sources.own_bytes,
         sources.peer_bytes,
         sources.durable_bytes,
+        had_part,
         sources.read_s,
         sources.exchange_s,
     )

@@ -4,7 +4,7 @@ Knows what processes say they have, as plain data. Knows nothing of files or of 
 primary judges; the others are told.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -87,8 +87,3 @@ def find_candidates(
         for step in durable.keys() - matched
     ]
     return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
-
-
-def steps_of(candidates: Collection[Candidate]) -> list[int]:
-    """The steps that can be restored, ascending."""
-    return sorted({one.step for one in candidates if one.whole or one.durable})

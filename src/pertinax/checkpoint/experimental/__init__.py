@@ -1,0 +1,1 @@
+"""What Orbax calls experimental: the emergency tier. Knows names only."""
