@@ -1,13 +1,17 @@
 """What saves cost is measured and told; what a policy would do can be asked."""
 
+import itertools
+import math
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pertinax import Manager
+from pertinax._steps.index import PRIVATE_DIR
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import InvalidOption, StorageError
 from pertinax.policies import Best, EverySteps, Latest, Overhead
@@ -90,6 +94,61 @@ def test_a_real_loop_spends_no_more_than_its_share(tmp_path: Path) -> None:
     # The last save has not paid yet.
     assert found.blocked_s <= share * found.elapsed_s + longest_s * 1.05
     assert found.saves == saves
+
+
+@pytest.mark.parametrize("write_s", [[1.0], [4.0], [0.1, 2.0, 0.5]])
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_a_manager_measures_its_saves_and_keeps_to_the_share(
+    write_s: list[float], share: float
+) -> None:
+    """By a clock of ours, which the disk and the training move on."""
+    now, made, training_s = [1e9], [0], 0.5
+
+    def take_time(method: str, path: str) -> None:
+        if method == "rename" and PRIVATE_DIR not in path:  # once for each save that is published
+            now[0] += write_s[made[0] % len(write_s)]
+            made[0] += 1
+
+    store: Any = Intercepted(MemoryStore(), take_time)
+    policy = Overhead(share)
+    manager = Manager(ROOT, store=store, save=policy, background=False, clock=lambda: now[0])
+    saved_s = list[float]()
+    for step in range(2500):
+        begun_s = now[0]
+        if manager.save(step, {"step": step}) is not None:
+            saved_s.append(begun_s)
+            assert manager.statistics().last.blocked_s == pytest.approx(now[0] - begun_s)
+        now[0] += training_s
+    found = manager.statistics()
+    assert found.saves == len(saved_s) == made[0] > 3
+    assert found.blocked_s <= share * found.elapsed_s + max(write_s)  # the last has not paid yet
+    assert found.overhead > share * 0.7
+    for i, (one, following) in enumerate(itertools.pairwise(saved_s)):
+        cost_s = write_s[i % len(write_s)]
+        assert cost_s / share <= following - one + 1e-6
+        assert following - one <= max(cost_s / share, cost_s) + training_s + 1e-6
+
+
+def test_who_knows_how_often_the_job_fails_loses_least_time() -> None:
+    """Saves that cost two seconds in a job that fails every hour come every two minutes."""
+    now = [1e9]
+
+    def take_time(method: str, path: str) -> None:
+        now[0] += 2.0 * (method == "rename" and PRIVATE_DIR not in path)
+
+    store: Any = Intercepted(MemoryStore(), take_time)
+    policy = Overhead(0.05, mean_failure_s=3600)
+    manager = Manager(ROOT, store=store, save=policy, background=False, clock=lambda: now[0])
+    saved_s = list[float]()
+    for step in range(1200):
+        begun_s = now[0]
+        if manager.save(step, {"step": step}) is not None:
+            saved_s.append(begun_s)
+        now[0] += 1.0
+    best_s = math.sqrt(2 * 2.0 * 3600)
+    assert len(saved_s) > 5
+    apart_s = [after - one for one, after in itertools.pairwise(saved_s)]
+    assert all(best_s <= one <= best_s + 1.0 for one in apart_s)
 
 
 # ------------------------------------------------------------------------------------------ plans

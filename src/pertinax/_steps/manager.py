@@ -70,8 +70,8 @@ class Manager(Reading):
             visible and older ones go: then every step of this run has been verified once.
         store: where to write, if not this machine's files.
         prefix, width: step 7 is called `7`, or `<prefix>_7`, or with a width of 4 `0007`.
-        clock: seconds since the epoch, for policies that go by time, and for the time that a step
-            notes.
+        clock: seconds since the epoch, for policies that go by time, for what saves cost, and for
+            the time that a step notes.
 
     Attributes:
         root: the directory, as an absolute path.
@@ -126,7 +126,9 @@ class Manager(Reading):
             now_ns=time.time_ns if clock is time.time else lambda: int(clock() * 1e9),
         )
         super().__init__(writer, SaveLine(writer, self._hosts), self._hosts)
-        self._begun_s = time.monotonic()
+        # The system's clock may be set while a save is timed; one that was given goes for all.
+        self._timer = time.monotonic if clock is time.time else clock
+        self._begun_s = self._timer()
         self._cost_s: float | None = None
         self._turn = threading.RLock()  # a signal handler may save in the middle of a save
         self._closed = False
@@ -187,15 +189,15 @@ class Manager(Reading):
             if self._counts_cost:  # computing what is to be saved is not the cost of saving it
                 _wait_computed((tree, metrics))
             measured = None if metrics is None else encode_metrics(metrics)
-            begun_s = time.monotonic()
+            begun_s = self._timer()
             self._line.settle()
-            waited_s = time.monotonic() - begun_s
+            waited_s = max(0.0, self._timer() - begun_s)
             pending = self._line.begin(number, tree, measured, self._options, self._clock())
             try:
                 if not self._background:
                     pending.result()
             finally:
-                self._cost_s = time.monotonic() - begun_s
+                self._cost_s = max(0.0, self._timer() - begun_s)
                 self._writer.tally.returned(waited_s, self._cost_s)
             return pending
 
@@ -227,7 +229,7 @@ class Manager(Reading):
 
     def statistics(self) -> RunStatistics:
         """What the saves of this manager cost so far: seconds, bytes, rates; and the last one."""
-        return self._writer.tally.look(time.monotonic() - self._begun_s)
+        return self._writer.tally.look(self._timer() - self._begun_s)
 
     def pin(self, step: int, label: str = "pinned") -> None:
         """Keep a step whatever the policy says, in this and in every other process, until `unpin`.
