@@ -34,6 +34,7 @@ def _train(root: str) -> Any:
         left = manager.steps()
         with pytest.raises(pertinax.errors.CheckpointExists):
             manager.save(6, states.state_on(mesh), force=True)
+        assert manager.save(6, states.state_on(mesh), exists="skip") is None
         manager.pin(6, "keep")
         with pytest.raises(pertinax.errors.InvalidOption, match="pinned"):
             manager.delete(6)

@@ -141,6 +141,20 @@ def test_a_step_that_exists_is_not_saved_again(tmp_path: Path) -> None:
         assert same(manager.load(5), state(5))
 
 
+def test_the_end_of_a_run_is_saved_if_no_policy_has_done_so() -> None:
+    for last in (6, 7):
+        with Manager(ROOT, save=3, store=MemoryStore()) as manager:
+            for step in range(1, last + 1):
+                manager.save(step, state(step))
+            saved = manager.save(last, state(last), force=True, exists="skip")
+            assert (saved is None) == (last == 6)  # even while it is being written
+            manager.wait()
+            assert manager.steps() == [3, 6, 7][: last - 4]
+            assert same(manager.load(last), state(last))
+            with pytest.raises(InvalidOption, match="'skip'"):
+                manager.save(9, state(9), exists="replace")  # type: ignore[arg-type]
+
+
 def test_a_step_with_another_owner_is_not_overwritten() -> None:
     disk = MemoryStore()
     late = Manager(ROOT, store=disk)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Literal, Self, final
 
 import jax
 
@@ -43,7 +43,7 @@ from pertinax._steps.statistics import RunStatistics
 from pertinax._steps.watch import watch
 from pertinax._steps.writing import StepRoot, StepWriter
 from pertinax._store.contract import Store
-from pertinax.errors import CheckpointNotFound, InvalidOption
+from pertinax.errors import CheckpointExists, CheckpointNotFound, InvalidOption
 from pertinax.typing import PathLike, PyTree
 
 
@@ -158,8 +158,9 @@ class Manager(Reading):
         *,
         metrics: Mapping[str, Any] | None = None,
         force: bool = False,
+        exists: Literal["error", "skip"] = "error",
     ) -> Pending | None:
-        """Save `tree` as `step` if the policy wants it (or `force`); None if it does not.
+        """Save `tree` as `step` if the policy wants it (or `force`); None if nothing is saved.
 
         Returns at once while a thread writes, with the rights that `save_async` gives you; or, with
         `background=False`, when the step is durable. There is one save at a time: this one waits
@@ -171,15 +172,18 @@ class Manager(Reading):
             tree: what `pertinax.save` takes.
             metrics: numbers by name, for `best` and for `Best`; of Python, numpy or JAX.
             force: save whatever the policy says.
+            exists: if there is such a step: `"error"`, or `"skip"` the save.
 
         Raises:
-            CheckpointExists: there is such a step.
+            CheckpointExists: there is such a step, or there is one whose save failed at the end.
             InvalidOption: the step or a metric is no number.
             UnsupportedLeaf, StorageFull, StorageError, SnapshotChanged, CorruptCheckpoint: as
                 `save_async`.
             RuntimeError: the manager is closed.
         """
         number = step_number(step)
+        if exists not in ("error", "skip"):
+            raise InvalidOption(f"exists={exists!r} means nothing: 'error' or 'skip'")
         with self._turn:
             if self._closed:
                 raise RuntimeError(f"the Manager of {self.root} is closed and saves no more")
@@ -192,7 +196,12 @@ class Manager(Reading):
             begun_s = self._timer()
             self._line.settle()
             waited_s = max(0.0, self._timer() - begun_s)
-            pending = self._line.begin(number, tree, measured, self._options, self._clock())
+            try:
+                pending = self._line.begin(number, tree, measured, self._options, self._clock())
+            except CheckpointExists:
+                if exists == "error" or number in self._writer.doubtful:
+                    raise
+                return None
             try:
                 if not self._background:
                     pending.result()
@@ -308,6 +317,9 @@ class Manager(Reading):
                 self._writer.notes.flush()
             finally:
                 self._deleter.close()
+
+    def __repr__(self) -> str:
+        return f"Manager({self.root!r})"
 
     def __enter__(self) -> Self:
         return self
