@@ -21,7 +21,8 @@ catch:
     ├── PeerAbsent(TimeoutError)                 another process of the job did not come
     ├── SnapshotChanged(RuntimeError)            an array was altered while it was being saved
     └── StorageError(OSError)                    the store refused
-        └── StorageFull                          not enough room; nothing was left behind
+        ├── StorageFull                          not enough room; nothing was left behind
+        └── StorageStalled(TimeoutError)         nothing has moved for a long time
 
 Knows messages and facts. Knows nothing of how they come about.
 """
@@ -300,3 +301,10 @@ class StorageError(PertinaxError, OSError):
 @final
 class StorageFull(StorageError):
     """There is not enough room for the checkpoint. Nothing visible was left behind."""
+
+
+@final
+class StorageStalled(StorageError, TimeoutError):
+    """The store has finished nothing for half an hour, and a wait for it was given up. What was
+    waited for goes on and may still succeed.
+    """

@@ -27,6 +27,7 @@ BUILTINS = {
     "SnapshotChanged": RuntimeError,
     "StorageError": OSError,
     "StorageFull": OSError,
+    "StorageStalled": TimeoutError,
 }
 
 

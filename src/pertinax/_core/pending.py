@@ -4,6 +4,7 @@ Knows one thread, its end and its failure. Knows nothing of what is saved. The t
 a program that ends waits for its saves.
 """
 
+import errno
 import logging
 import sys
 import threading
@@ -13,6 +14,11 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
+
+from pertinax.errors import StorageStalled
+
+STILL_S: Final = 1800.0
+"""No wait is endless: who gives no limit gives up once nothing has moved for so many seconds."""
 
 _LOG: Final = logging.getLogger(__name__)
 Work = Callable[[Callable[[int, int], None]], None]
@@ -70,7 +76,9 @@ class Pending:
     def result(self, timeout_s: float | None = None) -> str:
         """Wait for the end; the path of the checkpoint, or the failure is raised.
 
-        Raises `TimeoutError` if it takes longer than `timeout_s` seconds; the save goes on.
+        Raises `TimeoutError` if it takes longer than `timeout_s` seconds. Without a limit it raises
+        `StorageStalled`, which is a `TimeoutError` too, when no byte has been written for half an
+        hour. The save goes on.
         """
         error = self.exception(timeout_s)
         if error is not None:
@@ -79,12 +87,25 @@ class Pending:
 
     def exception(self, timeout_s: float | None = None) -> BaseException | None:
         """Wait for the end; the failure, or None. Raises `TimeoutError` as `result` does."""
-        if not self._state.finished.wait(timeout_s):
+        if timeout_s is None:
+            self._wait_moving()
+        elif not self._state.finished.wait(timeout_s):
             raise TimeoutError(f"the save to {self.path} is not done after {timeout_s} s")
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._state.asked = True
         return self._state.error
+
+    def _wait_moving(self) -> None:
+        state = self._state
+        while not state.finished.wait(max(0.01, state.moved_s + STILL_S - time.monotonic())):
+            still_s = time.monotonic() - state.moved_s
+            if still_s >= STILL_S:
+                text = (
+                    f"the save has not moved for {still_s:.0f} s, after {state.written_bytes:,} of "
+                    f"{state.total_bytes:,} bytes: the disk or file system does not answer"
+                )
+                raise StorageStalled(errno.ETIMEDOUT, text, self.path)
 
     def statistics(self) -> Statistics:
         """Bytes and times so far; final once `done`."""
@@ -113,11 +134,12 @@ class _State:
         self.error: BaseException | None = None
         self.asked = False
         self.orphaned = False
-        self.began_s = time.monotonic()
+        self.began_s = self.moved_s = time.monotonic()
         self.ended_s = 0.0
 
     def progress(self, done: int, _total: int) -> None:
         self.written_bytes = done
+        self.moved_s = time.monotonic()
 
     def finish(self) -> None:
         self.ended_s = time.monotonic()

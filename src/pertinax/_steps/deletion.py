@@ -5,16 +5,18 @@ there is something to remove and is no daemon: a program that ends finishes its 
 killed, what is left is invisible and bears its name, and the next `open_root` removes it.
 """
 
+import errno
 import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, final
 
+from pertinax._core import pending
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.publishing import Hidden, publishing
-from pertinax.errors import CheckpointNotFound
+from pertinax.errors import CheckpointNotFound, StorageStalled
 
 _LOG: Final = logging.getLogger(__name__)
 # An error carries its traceback, and a broken disk has no end of them.
@@ -31,6 +33,7 @@ class Deleter:
         self._failures: deque[BaseException] = deque(maxlen=_REMEMBERED)
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._removed = 0
 
     @property
     def failures(self) -> list[BaseException]:
@@ -114,8 +117,16 @@ class Deleter:
             return self._idle.wait_for(lambda: self._thread is None, timeout_s)
 
     def close(self) -> None:
-        """Wait until nothing is left to remove. May be called twice."""
-        self.wait()
+        """Wait until nothing is left to remove. May be called twice.
+
+        Raises `StorageStalled` when nothing has been removed for half an hour.
+        """
+        removed = self._removed
+        while not self.wait(pending.STILL_S):
+            if self._removed == removed:
+                text = f"nothing was removed for {pending.STILL_S:.0f} s: the disk does not answer"
+                raise StorageStalled(errno.ETIMEDOUT, text)
+            removed = self._removed
 
     def _remove_all(self) -> None:
         while True:
@@ -129,6 +140,7 @@ class Deleter:
                 self._publishing.remove(doomed)
             except BaseException as error:  # noqa: BLE001 - one failure must not end the others
                 self._remember("a deleted checkpoint still takes room", doomed.final, error)
+            self._removed += 1
 
     def _remember(self, what: str, path: str, error: BaseException) -> None:
         self._failures.append(error)

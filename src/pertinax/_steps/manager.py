@@ -204,7 +204,7 @@ class Manager(Reading):
                 return None
             try:
                 if not self._background:
-                    pending.result()
+                    self._line.settle()
             finally:
                 self._cost_s = max(0.0, self._timer() - begun_s)
                 self._writer.tally.returned(waited_s, self._cost_s)
@@ -295,12 +295,14 @@ class Manager(Reading):
         """Wait until the save in flight is durable and old steps are gone; raise its failure.
 
         Any number of threads may wait; each gets the failure. Raises `TimeoutError` after
-        `timeout_s` seconds; everything goes on then.
+        `timeout_s` seconds, or without a limit once nothing has moved for half an hour (then it is
+        a `StorageStalled`, as from every other call that waits); everything goes on then.
         """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         self._line.settle(timeout_s)
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-        if not self._deleter.wait(left_s):
+        if deadline_s is None:
+            self._deleter.close()
+        elif not self._deleter.wait(max(0.0, deadline_s - time.monotonic())):
             raise TimeoutError(f"old steps are not gone after {timeout_s} s")
 
     def close(self) -> None:

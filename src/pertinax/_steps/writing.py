@@ -213,7 +213,7 @@ class StepWriter:
             # cannot go back: the others know already that this save has failed.
             if not talk.topology.alone or not (removing or self._deleter.busy):
                 raise
-            self._deleter.wait()
+            self._deleter.close()
             write_checkpoint(store, final, contents, options, progress, now_ns=self._now_ns)
 
     def _note_doubt(self, step: int, final: str, error: BaseException) -> None:

@@ -199,7 +199,10 @@ class TieredManager:
         """Wait until what was saved is durable, each tier in its way; raise a failure."""
         for line in self._lines:
             line.settle(timeout_s)
-        self._deleter.wait(timeout_s)
+        if timeout_s is None:
+            self._deleter.close()
+        else:
+            self._deleter.wait(timeout_s)
 
     def raise_failure(self) -> None:
         """Raise the failure of a save that has ended. Never waits."""

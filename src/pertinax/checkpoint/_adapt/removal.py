@@ -84,7 +84,7 @@ class Removal:
     def settle(self) -> None:
         """Wait until nothing is left to remove, unless deletion goes on in the background."""
         if not self._background:
-            self._deleter.wait()
+            self._deleter.close()
 
     def close(self) -> None:
         """Wait for what goes on in the background. May be called twice."""
