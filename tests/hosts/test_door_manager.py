@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from pertinax import checkpoint as ocp
-from tests.hosts import processes
+from tests.hosts import processes, states
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +162,26 @@ def test_a_job_that_is_told_to_stop_saves_the_same_step_everywhere(
     assert one == other
     assert one[0] > first
     assert one[1] == [first, one[0]]
+
+
+def _measure(root: str) -> Any:
+    heard: list[tuple[str, int]] = []
+
+    def listen(name: str, **told: Any) -> None:
+        if name.endswith("/bytes"):
+            heard.append((name.rpartition("/jax/checkpoint/")[2], told["bytes"]))
+
+    jax.monitoring.register_event_listener(listen)
+    everything = states.state_on(states.mesh_of())
+    tree = {"rows": everything["arrays"]["rows"]}  # 16 x 3 numbers of 4 bytes, a half on each process
+    with ocp.CheckpointManager(root) as manager:
+        manager.save(0, args=ocp.args.StandardSave(tree))
+        manager.wait_until_finished()
+        manager.restore(0, args=ocp.args.StandardRestore(tree))
+    return heard
+
+
+@pytest.mark.row("R257")
+def test_each_process_tells_of_its_own_bytes(tmp_path: Path) -> None:
+    answers = processes.run(_measure, 2, str(tmp_path / "root"), folder=tmp_path / "job")
+    assert answers == [[("write/bytes", 96), ("read/bytes", 96)]] * 2

@@ -21,6 +21,10 @@ AREAS_DONE = (
     "async",
     "performance",
     "docs",
+    "manager",
+    "path",
+    "utils",
+    "logging",
 )
 
 
