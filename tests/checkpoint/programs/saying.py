@@ -5,11 +5,13 @@ Knows values, arrays and errors. Runs under old Pythons too; knows neither libra
 
 import builtins
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 HEARD: list = []
 
@@ -17,6 +19,16 @@ HEARD: list = []
 def say(name: str, value: Any) -> None:
     """Tell a value."""
     HEARD.append([name, plain(value)])
+
+
+def case(part: Callable[[], Any]) -> None:
+    """Run a part of a program at once. It has a directory of its own, which is not there yet, and
+    calls it `root`.
+    """
+    parent = epath.Path(sys.argv[1]) / part.__name__
+    parent.mkdir(parents=True)
+    part.__globals__["root"] = parent / "root"
+    part()
 
 
 def attempt(name: str, call: Callable[[], Any], phrase: str = "") -> Any:

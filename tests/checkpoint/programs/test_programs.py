@@ -23,6 +23,7 @@ from pertinax.checkpoint.type_handlers import GLOBAL_TYPE_HANDLER_REGISTRY as RE
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "told_by_orbax_0_8.json"
 OLD = Path(__file__).parents[3] / ".venv-orbax-0.8" / "bin" / "python"
+LONG = {"evaluators", "manager_items", "manager_metrics", "manager_retention"}
 TOLD: dict[str, list[Any]] = json.loads(RECORD.read_text("utf-8"))
 
 
@@ -59,7 +60,9 @@ def assert_same(name: str, mine: Any, theirs: Any) -> None:
 
 
 @pytest.mark.row("R103", "R104", "R120", "R124", "R125", "R142", "R248", "R269", "R270", "R298")
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in LONG else ()) for one in TOLD]
+)
 def test_a_program_tells_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     mine = ours(name, tmp_path, monkeypatch)
     assert [line[0] for line in mine] == [line[0] for line in TOLD[name]]
