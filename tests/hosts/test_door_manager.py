@@ -173,7 +173,9 @@ def _measure(root: str) -> Any:
 
     jax.monitoring.register_event_listener(listen)
     everything = states.state_on(states.mesh_of())
-    tree = {"rows": everything["arrays"]["rows"]}  # 16 x 3 numbers of 4 bytes, a half on each process
+    tree = {
+        "rows": everything["arrays"]["rows"]
+    }  # 16 x 3 numbers of 4 bytes, a half on each process
     with ocp.CheckpointManager(root) as manager:
         manager.save(0, args=ocp.args.StandardSave(tree))
         manager.wait_until_finished()
