@@ -302,16 +302,16 @@ def test_options_are_defined_once(ours, root):
 
 @pytest.mark.row("R170", "R176")
 def test_a_save_does_not_wait_for_the_bytes_of_old_steps(ours, root, monkeypatch):
-    from pertinax._steps import deletion
+    from pertinax._store import leftovers
 
     go = threading.Event()
-    remove = deletion.remove_tree
+    remove = leftovers.remove_tree
 
     def blocked(*args: Any) -> None:
         assert go.wait(60)
         remove(*args)
 
-    monkeypatch.setattr(deletion, "remove_tree", blocked)
+    monkeypatch.setattr(leftovers, "remove_tree", blocked)
     options = ours.CheckpointManagerOptions(max_to_keep=1, enable_background_delete=True)
     with ours.CheckpointManager(root, options=options) as one:
         for step in range(3):
@@ -327,16 +327,16 @@ def test_a_save_does_not_wait_for_the_bytes_of_old_steps(ours, root, monkeypatch
 def test_the_next_save_does_not_wait_for_the_bytes_of_old_steps_but_waiting_does(
     ours, root, monkeypatch
 ):
-    from pertinax._steps import deletion
+    from pertinax._store import leftovers
 
     go = threading.Event()
-    remove = deletion.remove_tree
+    remove = leftovers.remove_tree
 
     def blocked(*args: Any) -> None:
         assert go.wait(60)
         remove(*args)
 
-    monkeypatch.setattr(deletion, "remove_tree", blocked)
+    monkeypatch.setattr(leftovers, "remove_tree", blocked)
     options = ours.CheckpointManagerOptions(max_to_keep=1)
     with ours.CheckpointManager(root, options=options) as one:
         for step in range(3):  # the save of 2 comes while 0 is being removed
@@ -349,7 +349,7 @@ def test_the_next_save_does_not_wait_for_the_bytes_of_old_steps_but_waiting_does
 
 @pytest.mark.wd("W-36")
 def test_a_step_that_cannot_be_deleted_fails_no_save_and_stays_known(ours, root, monkeypatch):
-    from pertinax._steps import deletion
+    from pertinax._store import leftovers
 
     def failing(*_: Any) -> None:
         raise OSError(5, "no, says the test")
@@ -359,7 +359,7 @@ def test_a_step_that_cannot_be_deleted_fails_no_save_and_stays_known(ours, root,
         store(ours, one, 0)
         one.wait_until_finished()
         with monkeypatch.context() as patch:
-            patch.setattr(deletion, "hide_all", failing)
+            patch.setattr(leftovers, "hide_all", failing)
             store(ours, one, 1)
             one.wait_until_finished()
         assert (one.all_steps(), names(root)) == ([0, 1], ["0", "1"])

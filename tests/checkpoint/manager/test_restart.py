@@ -15,8 +15,7 @@ PROGRAM = """
 import os, signal, sys
 import jax.numpy as jnp
 from pertinax import checkpoint as ocp
-from pertinax._store import draft
-from pertinax._steps import deletion
+from pertinax._store import draft, leftovers
 
 root, where = sys.argv[1:]
 options = ocp.CheckpointManagerOptions(max_to_keep=1)
@@ -28,7 +27,7 @@ def die(*args, **kwargs):
 if where == "before the step is visible":
     draft.Draft.commit = die
 else:
-    deletion.remove_tree = die
+    leftovers.remove_tree = die
 manager.save(1, args=ocp.args.StandardSave({"w": jnp.ones(3)}))
 manager.wait_until_finished()
 """

@@ -153,9 +153,9 @@ def test_deleting_a_step_that_somebody_else_has_deleted_is_no_error(ours, root):
 
 @pytest.mark.wd("W-14")
 def test_a_deletion_that_fails_in_the_background_ends_no_other(ours, root, monkeypatch, caplog):
-    from pertinax._steps import deletion
+    from pertinax._store import leftovers
 
-    remove = deletion.remove_tree
+    remove = leftovers.remove_tree
     calls: list[str] = []
 
     def first_fails(store_: Any, path: str) -> None:
@@ -164,7 +164,7 @@ def test_a_deletion_that_fails_in_the_background_ends_no_other(ours, root, monke
             raise OSError(5, "no, says the test")
         remove(store_, path)
 
-    monkeypatch.setattr(deletion, "remove_tree", first_fails)
+    monkeypatch.setattr(leftovers, "remove_tree", first_fails)
     options = ours.CheckpointManagerOptions(max_to_keep=1, enable_background_delete=True)
     with ours.CheckpointManager(root, options=options) as one:
         for step in range(4):
