@@ -81,6 +81,8 @@ class SaveOptions:
         if self.budget_bytes is not None and self.budget_bytes < 1:
             raise InvalidOption(f"budget_bytes={self.budget_bytes} means nothing: at least 1")
         _check_limits(self.chunk_bytes)
+        if isinstance(self.chunk_bytes, list):  # the caller may change it later
+            object.__setattr__(self, "chunk_bytes", tuple(self.chunk_bytes))
 
     def on(self, store: Store) -> "SaveOptions":
         """These options where `store` is written to, which may have wishes of its own."""

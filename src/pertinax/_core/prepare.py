@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pertinax._core.options import SaveOptions
+from pertinax._core.plans import Planned, Plans
 from pertinax._device.inspect import Inspector, LiveLeaf
 from pertinax._device.recast import recast
+from pertinax._device.recognise import Known, remember
 from pertinax._device.snapshot import Mode, take
 from pertinax._formats.directory.names import unfit_names
-from pertinax._formats.item import ItemContent
+from pertinax._formats.item import Described, ItemContent
 from pertinax._formats.layout import Layout
 from pertinax._formats.manifest import Codec, StoredLeaf
 from pertinax._formats.metadata.names import OrbaxName, orbax_names
@@ -46,13 +48,15 @@ class _Limit(NamedTuple):
     firm: bool
 
 
-def prepare(tree: Any, options: SaveOptions, mode: Mode, topology: Topology) -> ItemContent:
+def prepare(
+    tree: Any, options: SaveOptions, mode: Mode, topology: Topology, plans: Plans | None = None
+) -> ItemContent:
     """Understand `tree`, plan what of its bytes this process writes, and hold those still.
 
-    Raises `UnsupportedLeaf`, `InvalidOption` or `UnsupportedTopology`; nothing has been written
-    by then.
+    What `plans` remembers of a save before need not be worked out again. Raises `UnsupportedLeaf`,
+    `InvalidOption` or `UnsupportedTopology`; nothing has been written by then.
     """
-    return prepare_flat(take_apart(tree), options, mode, topology)
+    return prepare_flat(take_apart(tree, plans), options, mode, topology, plans=plans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +78,58 @@ def prepare_flat(
     mode: Mode,
     topology: Topology,
     elsewhere: Elsewhere | None = None,
+    *,
+    plans: Plans | None = None,
 ) -> ItemContent:
     """The same for a tree that was taken apart already."""
+    elsewhere = elsewhere or Elsewhere()
+    question = (options, topology, elsewhere)
     with collector_paused(len(flat.leaves)):
-        return _prepare(flat, options, mode, topology, elsewhere or Elsewhere())
+        found = None if plans is None else plans.find(flat, question)
+        if found is None:
+            live = _understand(flat, topology, elsewhere)
+            known = [] if plans is None else list(map(remember, flat.leaves, live))
+        else:
+            live, known = found[1], found[0].known
+        if options.dtypes is not None:
+            live = _recast(live, options.dtypes)
+        if found is None:
+            planned = _plan(flat, live, known, question)
+            if plans is not None:
+                plans.keep(planned)
+        else:
+            planned = found[0]
+        snapshot = take(planned.plan, live, flat.paths, mode, pinned=options.pinned)
+    return ItemContent(
+        flat.root,
+        planned.stored,
+        {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None},
+        planned.names,
+        planned.write_shapes,
+        planned.plan,
+        snapshot,
+        Layout.named(options.layout, options.taken_name),
+        described=planned.described,
+    )
 
 
-def _prepare(
-    flat: Flat, options: SaveOptions, mode: Mode, topology: Topology, elsewhere: Elsewhere
-) -> ItemContent:
+def _understand(flat: Flat, topology: Topology, elsewhere: Elsewhere) -> list[LiveLeaf]:
     inspector = Inspector(topology)
-    typestrs = elsewhere.typestrs
-    live = [
-        LiveLeaf("foreign") if i in typestrs else inspector.look(value, path)
+    return [
+        LiveLeaf("foreign") if i in elsewhere.typestrs else inspector.look(value, path)
         for i, (value, path) in enumerate(zip(flat.leaves, flat.paths, strict=True))
     ]
-    if options.dtypes is not None:
-        live = _recast(live, options.dtypes)
+
+
+def _plan(
+    flat: Flat,
+    live: Sequence[LiveLeaf],
+    known: Sequence[Known],
+    question: tuple[SaveOptions, Topology, Elsewhere],
+) -> Planned:
+    """All that does not depend on the bytes of leaves."""
+    options, _, elsewhere = question
+    typestrs = elsewhere.typestrs
     limits = _limits(options, len(live))
     layout = Layout.named(options.layout, options.taken_name)
     texts = {i for i, leaf in enumerate(live) if leaf.value is not None}
@@ -117,17 +156,15 @@ def _prepare(
         ],
         file_bytes=options.file_bytes or 0,
     )
-    snapshot = take(plan, live, flat.paths, mode, pinned=options.pinned)
-    values = {i: leaf.value for i, leaf in enumerate(live) if leaf.value is not None}
-    return ItemContent(
-        flat.root,
+    return Planned(
+        Flat([], flat.paths, flat.root),
+        question,
+        known,
         stored,
-        values,
         names,
         [leaf.write_shape for leaf in live],
         plan,
-        snapshot,
-        layout,
+        Described(),
     )
 
 
@@ -155,10 +192,10 @@ def _refuse_unfit(stored: Sequence[StoredLeaf], layout: Layout) -> None:
         )
 
 
-def take_apart(tree: Any) -> Flat:
+def take_apart(tree: Any, plans: Plans | None = None) -> Flat:
     """The leaves of a live tree and its skeleton. Raises `UnsupportedLeaf`."""
     try:
-        return flatten(tree)
+        return flatten(tree) if plans is None else plans.take_apart(tree)
     except (ValueError, RecursionError) as error:
         raise UnsupportedLeaf(f"the tree cannot be taken apart: {error}") from error
 

@@ -39,6 +39,8 @@ class LiveLeaf(NamedTuple):
         sharding: its layout as text, if it has one.
         impl: name of the PRNG implementation of a key.
         platform: where a `jax.Array` is, `cpu` or an accelerator; None for everything else.
+        positions: for each source its position among the buffers of this process, where a leaf has
+            several.
         value: text, or an integer too large for an array; such a leaf has no boxes.
     """
 
@@ -53,6 +55,7 @@ class LiveLeaf(NamedTuple):
     platform: str | None = None
     value: Any = None
     held: tuple[Box, ...] = ()
+    positions: tuple[int, ...] = ()
 
     def box_of_source(self, source: int) -> Box:
         """The box that a source holds."""
@@ -181,9 +184,11 @@ class Inspector:
             )
         share = self._sharing.share(lay.spread, value.dtype.itemsize)
         whole = share.piece == lay.spread.first
+        positions = tuple([lay.positions[i] for i in share.sources])
         return leaf._replace(
             boxes=share.boxes,
-            sources=tuple([value.addressable_data(lay.positions[i]) for i in share.sources]),
+            sources=tuple([value.addressable_data(i) for i in positions]),
+            positions=positions,
             held=() if whole else tuple([lay.spread.boxes[i] for i in share.sources]),
             write_shape=share.piece,
         )

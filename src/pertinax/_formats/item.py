@@ -6,9 +6,9 @@ directory becomes visible (`_store.draft`) nor of several items in one checkpoin
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from pertinax._device.snapshot import Snapshot
 from pertinax._formats.crc import file_crc
@@ -72,6 +72,22 @@ class Others(Protocol):
         ...
 
 
+@final
+class Described:
+    """Files that say of an item what does not change while its plan holds: they are made once."""
+
+    __slots__ = ("_files",)
+
+    def __init__(self) -> None:
+        self._files: Mapping[str, bytes] | None = None
+
+    def files(self, make: Callable[[], Mapping[str, bytes]]) -> dict[str, bytes]:
+        """What `make` returned when it was called first. Any thread may ask."""
+        if self._files is None:
+            self._files = make()
+        return dict(self._files)
+
+
 @dataclass(frozen=True, slots=True)
 class ItemContent:
     """Everything that goes into one item.
@@ -86,6 +102,7 @@ class ItemContent:
         beside: small files that belong to the item as well (name -> content).
         others: who else writes into the item's directory; None: nobody does.
         check_others: whether arrays in their databases must be whole.
+        described: shared by all items of the same plan.
     """
 
     root: Node
@@ -100,6 +117,7 @@ class ItemContent:
     beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     others: Others | None = None
     check_others: bool = True
+    described: Described = field(default_factory=Described)
 
 
 def write_item(
@@ -257,13 +275,21 @@ def _with_those_of_others(
 
 def sidecars(content: ItemContent) -> dict[str, bytes]:
     """Orbax's own files, so that it restores the item without arguments."""
+    files = content.described.files(lambda: _describe(content))
+    texts = {content.leaves[i].name: str(value) for i, value in content.values.items()}
+    if texts:
+        files[STRINGS_FILE] = encode_strings(texts)
+    return files
+
+
+def _describe(content: ItemContent) -> dict[str, bytes]:
+    """Those that say nothing of values."""
     arrays = [
         ArrayEntry(leaf.name, shape, leaf.chunk_shape, leaf.impl)
         for leaf, shape in zip(content.leaves, content.write_shapes, strict=True)
         if leaf.kind == "key"  # of all others the file says nothing that Orbax would miss
     ]
     shardings = {leaf.name: leaf.sharding for leaf in content.leaves if leaf.sharding is not None}
-    texts = {content.leaves[i].name: str(value) for i, value in content.values.items()}
     layout = content.layout
     ocdbt, zarr3 = layout.container == "ocdbt", layout.driver == "zarr3"
     files = {TREE_FILE: encode_tree(_tree_entries(content), use_ocdbt=ocdbt, use_zarr3=zarr3)}
@@ -271,8 +297,6 @@ def sidecars(content: ItemContent) -> dict[str, bytes]:
         files[array_metadatas_file(0)] = encode_array_metadatas(arrays)
     if shardings:
         files[SHARDING_FILE] = encode_sharding(shardings)
-    if texts:
-        files[STRINGS_FILE] = encode_strings(texts)
     return files
 
 

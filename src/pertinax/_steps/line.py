@@ -13,6 +13,7 @@ from typing import Any, Protocol, final
 from pertinax._core.open import DEFAULT_ITEM
 from pertinax._core.options import SaveOptions
 from pertinax._core.pending import Pending
+from pertinax._core.plans import Plans
 from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
 from pertinax._hosts import Hosts, Round, Topology, decide_for_all, handed_over
@@ -79,6 +80,7 @@ class SaveLine:
         self._hosts = hosts
         self._apart = apart
         self._subject = writer.root.path if subject is None else subject
+        self._plans = Plans()
         self._flight: Pending | None = None
         self._flight_step: int | None = None
 
@@ -138,7 +140,8 @@ class SaveLine:
         with contextlib.ExitStack() as stack:
             talk = stack.enter_context(self._hosts.begin("save", self._subject))
             decide_for_all(talk, "look at the step", check, CheckpointExists)
-            content = prepare(tree, options, options.snapshot, self._apart or talk.topology)
+            topology = self._apart or talk.topology
+            content = prepare(tree, options, options.snapshot, topology, self._plans)
             content = replace(content, facts={**content.facts, **(facts or {})})
             items: dict[str, Any] = {DEFAULT_ITEM: content}
             if metrics is not None:

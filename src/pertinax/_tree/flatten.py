@@ -56,17 +56,26 @@ def _walk(value: Any, path: Path, leaves: list[Any], paths: list[Path]) -> Node:
         leaves.append(value)
         paths.append(path)
         return LEAF
-    named = _with_plain_keys(children, path)
+    named = with_plain_keys(children, path)
     nodes = tuple(_walk(child, (*path, key), leaves, paths) for key, child in named)
     keys = tuple(key for key, _ in named)
-    if named is not children:
-        return Node("custom", keys, nodes, type_name(type(value)))
-    kind, name, static = _container(value, children)
+    kind, name, static = container_of(value, children, named)
     is_mapping = name is not None and not nodes and isinstance(value, Mapping)
-    return Node(kind, keys, nodes, name, static, is_mapping)
+    return Node(kind, keys, nodes, name, static, is_mapping and named is children)
 
 
-def _with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:
+def container_of(
+    value: Any, children: list[tuple[Key, Any]], named: list[tuple[Key, Any]]
+) -> tuple[NodeKind, str | None, Any]:
+    """Kind, type name and static fields of the node of a container; `named` are its children with
+    plain keys.
+    """
+    if named is not children:
+        return "custom", type_name(type(value)), None
+    return _container(value, children)
+
+
+def with_plain_keys(children: list[tuple[Key, Any]], path: Path) -> list[tuple[Key, Any]]:
     """The same list if all keys can be written down; else one with their text, as in Orbax."""
     if all(type(key.value) is str or is_plain(key.value) for key, _ in children):
         return children

@@ -19,6 +19,7 @@ from etils import epath
 from pertinax._core.open import read_file
 from pertinax._core.options import SaveOptions
 from pertinax._core.places import locate
+from pertinax._core.plans import Plans
 from pertinax._core.prepare import Elsewhere, prepare_flat, take_apart
 from pertinax._core.write import check_room
 from pertinax._formats.item import ItemContent, write_item
@@ -94,18 +95,19 @@ def hold(
     *,
     names: Any = None,
     topology: Topology,
+    plans: Plans | None = None,
 ) -> Held:
     """Understand `item` and hold its bytes: then the program may change what it passed in.
 
     What `save_args` say of leaves is added to the options; `names` is a tree like the item, with
-    the name of each leaf, if not the usual ones. Raises `UnsupportedLeaf`,
-    `DeletedArray`, or `ValueError` for an empty item, `save_args` or names of another structure, or
-    leaves without a type handler.
+    the name of each leaf, if not the usual ones. What `plans` remembers of a save before need not
+    be worked out again. Raises `UnsupportedLeaf`, `DeletedArray`, or `ValueError` for an empty
+    item, `save_args` or names of another structure, or leaves without a type handler.
     """
     if item is None or children_of(item) == []:
         raise ValueError("Found empty item: there is nothing to save")
     began_ns = time.time_ns()
-    flat = take_apart(item)
+    flat = take_apart(item, plans)
     given = None if names is None else [str(one) for one in align(item, names, "get_param_names")]
     values, batches = sort_out(flat, settings)
     args = _args_of(item, save_args, len(values))
@@ -116,6 +118,7 @@ def hold(
             "hold",
             topology,
             Elsewhere(typestrs_of(batches), given),
+            plans=plans,
         )
     except UnsupportedLeaf as error:
         if _has_deleted_array(flat):

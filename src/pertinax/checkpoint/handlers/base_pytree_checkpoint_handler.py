@@ -14,6 +14,7 @@ from etils import epath
 from pertinax._core.foreign import merge_late
 from pertinax._core.options import SaveOptions
 from pertinax._core.places import locate
+from pertinax._core.plans import Plans
 from pertinax._formats.layout import LayoutName, layout_name
 from pertinax.checkpoint._adapt.describe import describe_tree
 from pertinax.checkpoint._adapt.leaf_handlers import Settings
@@ -61,6 +62,7 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
         if type(self).get_param_names is not BasePyTreeCheckpointHandler.get_param_names:
             self._own_names = self.get_param_names
         self._meeting = Meeting(multiprocessing_options)
+        self._plans = Plans()
         self._layout: LayoutName = layout_name(use_ocdbt=use_ocdbt, use_zarr3=use_zarr3)
         self._settings = Settings(
             registry=type_handler_registry,
@@ -99,7 +101,13 @@ class BasePyTreeCheckpointHandler(AsyncCheckpointHandler):
                 directory,
                 self._meeting,
                 lambda topology: hold(
-                    args.item, args.save_args, options, settings, names=names, topology=topology
+                    args.item,
+                    args.save_args,
+                    options,
+                    settings,
+                    names=names,
+                    topology=topology,
+                    plans=self._plans,
                 ),
             )
         except UnsupportedLeaf as error:

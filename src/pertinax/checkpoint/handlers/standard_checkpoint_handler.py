@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from pertinax._core.plans import Plans
 from pertinax._formats.metadata.sharding import SHARDING_FILE
 from pertinax._plan.topology import Topology
 from pertinax._tree.flatten import Flat, flatten
@@ -53,6 +54,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
         multiprocessing_options: MultiprocessingOptions | None = None,
     ) -> None:
         self._meeting = Meeting(multiprocessing_options)
+        self._plans = Plans()
         self._impl = PyTreeCheckpointHandler(
             save_concurrent_gb=save_concurrent_gb,
             restore_concurrent_gb=restore_concurrent_gb,
@@ -78,7 +80,7 @@ class StandardCheckpointHandler(AsyncCheckpointHandler):
 
         def take(topology: Topology) -> Held:
             try:
-                held = hold(given.item, given.save_args, topology=topology)
+                held = hold(given.item, given.save_args, topology=topology, plans=self._plans)
             except (UnsupportedLeaf, NoTypeHandler) as error:
                 raise ValueError(f"Unsupported type: {error}") from error
             for leaf, value in zip(held.content.leaves, held.values, strict=True):
