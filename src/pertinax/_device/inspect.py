@@ -200,7 +200,7 @@ class Inspector:
             return leaf
         lay = self._spreads.of(value)
         sources = tuple([value.addressable_data(i) for i in lay.positions])
-        return leaf._replace(boxes=lay.spread.boxes, sources=sources)
+        return leaf._replace(boxes=lay.spread.boxes, sources=sources, positions=lay.positions)
 
     def _whole(self, shape: Shape) -> tuple[Box, ...]:
         """The box of a whole array; none if the array has no elements."""

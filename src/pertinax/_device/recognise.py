@@ -40,7 +40,15 @@ def looks_of(value: Any) -> Any:
 def remember(value: Any, leaf: LiveLeaf) -> Known:
     """`leaf` is what `value` was understood as; nothing of it is kept alive."""
     held = "" if leaf.value is not None else None
-    return Known(looks_of(value), leaf._replace(sources=(), value=held))
+    looks = looks_of(value)
+    if leaf.boxes and not leaf.positions and not _is_source(value):
+        looks = None
+    return Known(looks, leaf._replace(sources=(), value=held))
+
+
+def _is_source(value: Any) -> bool:
+    """Whether a value without positions is what its bytes are read from."""
+    return not isinstance(value, jax.Array) or len(value.sharding.device_set) == 1
 
 
 def recognise(value: Any, known: Known) -> LiveLeaf | None:
