@@ -35,6 +35,42 @@ def test_one_wrong_byte_in_any_file_stops_the_save(layout: Any) -> None:
         assert names(disk, "/x") == []
 
 
+@pytest.mark.parametrize("of_a_step", [False, True])
+def test_a_file_that_is_not_there_stops_the_save(of_a_step: bool) -> None:
+    def save(store: Any) -> None:
+        if of_a_step:
+            with Manager(ROOT, store=store, read_back=True) as manager:
+                manager.save(1, TREE, metrics={"loss": 1})
+        else:
+            pertinax.save(f"{ROOT}/1", TREE, store=store, read_back=True)
+
+    probe: Any = Lying(MemoryStore(), honest)
+    save(probe)
+    for lost, path in enumerate(probe.created):
+        disk = MemoryStore()
+        disk.make_dir("/lost+found")
+        store: Any = Losing(disk, lost)
+        with pytest.raises(CorruptCheckpoint) as caught:
+            save(store)
+        assert "nothing was published" in told(caught.value), path
+        assert Manager(ROOT, store=disk).steps() == []
+
+
+class Losing:
+    """A disk whose `lost`-th file is elsewhere after the next boot, which is at once."""
+
+    def __init__(self, inner: MemoryStore, lost: int) -> None:
+        self._inner = inner
+        self._left = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def create(self, path: str, length: int = 0) -> Any:
+        self._left -= 1
+        return self._inner.create("/lost+found/x" if self._left == -1 else path, length)
+
+
 def test_without_it_the_loads_find_out() -> None:
     store: Any = Lying(MemoryStore(), lambda _, path: "/d/" in path)
     pertinax.save("/x/one", TREE, store=store)
@@ -109,3 +145,9 @@ def test_the_disk_is_read_and_not_the_memory_of_the_kernel(
 
 def _step_of(path: str) -> int:
     return int(path.removeprefix(f"{ROOT}/").split("/")[0].split(".")[0])
+
+
+def test_it_works_for_object_stores() -> None:
+    url = "memory://bucket/read-back"
+    pertinax.save(url, TREE, read_back=True)
+    assert same(pertinax.load(url), TREE)

@@ -110,7 +110,11 @@ def read_back(store: Store, directory: str, *, threads: int, share: Share = _WHO
     forget_cached(store, directory)
     found = Found(store, directory, directory, detect_aside(store, directory))
     try:
-        _verify(found, _Report(raising=True, share=share), threads)
+        if found.detected.kind not in ("pertinax", "step"):
+            raise CorruptCheckpoint("there is no checkpoint of ours", file=LEDGER_FILE)
+        result = _verify(found, _Report(raising=True, share=share), threads)
+        if not result.verified:
+            raise CorruptCheckpoint("the file is missing", file=LEDGER_FILE)
     except CorruptCheckpoint as error:
         error.add_note("the storage did not keep what was written; nothing was published")
         raise
