@@ -139,7 +139,7 @@ def _fetch_group(
     return place(
         [
             Parts(
-                order.wish,
+                order.wish if boxes else _with_dtype(order.wish, leaves[order.leaf]),
                 shape,
                 boxes,
                 tuple(_finish(next(fetched), box, leaves[order.leaf], order.wish) for box in boxes),
@@ -147,6 +147,11 @@ def _fetch_group(
             for order, (shape, boxes) in zip(orders, shapes, strict=True)
         ]
     )
+
+
+def _with_dtype(wish: Wish, leaf: StoredLeaf) -> Wish:
+    """Where nothing is fetched, there are no elements to tell it."""
+    return wish._replace(dtype=wish.dtype or leaf.dtype)
 
 
 def _inside(box: Box, shape: Shape) -> Box:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 from numpy.typing import NDArray
@@ -19,7 +20,10 @@ from pertinax.errors import UnsupportedLeaf
 
 
 class Parts(NamedTuple):
-    """The host arrays of one leaf: one for each of `boxes`; `shape` is that of the whole leaf."""
+    """The host arrays of one leaf: one for each of `boxes`; `shape` is that of the whole leaf.
+
+    Without boxes, none of it is wanted here, and the wish says the dtype.
+    """
 
     wish: Wish
     shape: Shape
@@ -118,8 +122,11 @@ def _assemble(part: Parts, placed: list[Any]) -> Any:
     sharding: Sharding | None = part.wish.sharding
     if sharding is None or isinstance(sharding, SingleDeviceSharding):
         array = placed[0]
-    else:
+    elif placed:
         array = jax.make_array_from_single_device_arrays(part.shape, sharding, placed)
+    else:  # all of it is on devices of other processes
+        dtype = jnp.dtype(part.wish.dtype)
+        array = jax.make_array_from_single_device_arrays(part.shape, sharding, [], dtype=dtype)
     if part.wish.kind == "key":
         try:
             return jax.random.wrap_key_data(array, impl=part.wish.impl)
