@@ -28,6 +28,7 @@ Verdict = Literal["complete", "abandoned"]
 
 _LOG: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(re.escape(ATTEMPT) + r"([0-9a-f]{32})(\.end)?")
+_PROBE: Final = f"{ATTEMPT}probe."
 _TRIES: Final = 6
 _APART_S: Final = 0.2
 _SIGNS: Final = 6
@@ -142,6 +143,9 @@ class Attempts:
                 below, after = self.requests.list_level(place)
                 here = {_id(one.key, place) for one in after} - {None, mine.write_id}
                 if here <= {one.write_id for one in over}:
+                    probes = [one.key for one in after if _PROBE in one.key]
+                    if probes:  # of one who died while it asked for the time
+                        self.requests.delete(probes)
                     keys = [*(one.key for one in after if not is_attempt(one.key)), *below]
                     names = frozenset(key.rstrip("/").rpartition("/")[2] for key in keys)
                     return Claim(mine, tuple(over), names)
@@ -207,8 +211,8 @@ class Attempts:
 
     def refresh(self, attempt: Attempt) -> bool:
         """Give a sign of life; False if the attempt is not open any more."""
-        there = self.requests.head(attempt.key) is not None
-        if not there or self.requests.head(attempt.end_key) is not None:
+        closed = self.requests.head(attempt.end_key) is not None
+        if closed or self.requests.head(attempt.key) is None:  # the end goes last
             return False
         self.requests.put(attempt.key, attempt.encode())
         return True
@@ -299,7 +303,7 @@ class Attempts:
         found = self.requests.head(attempt.key)
         if found is None:
             return None
-        probe = f"{attempt.place}/{ATTEMPT}probe.{uuid.uuid4().hex}"
+        probe = f"{attempt.place}/{_PROBE}{uuid.uuid4().hex}"
         self.requests.put(probe, b"")
         try:
             now = self.requests.head(probe)
@@ -349,9 +353,10 @@ class Holding:
             self._thread.start()
 
     @property
-    def lost(self) -> bool:
-        """Whether somebody has closed the attempt."""
-        return self._lost
+    def keys(self) -> set[str]:
+        """All that tells of our attempt and of those before."""
+        known = (self.attempt, *self._over_before)
+        return {one.key for one in known} | {one.end_key for one in known}
 
     def check(self) -> None:
         """Raise `WriterConflict` if the attempt is not ours any more; a request only if the last

@@ -103,10 +103,9 @@ class ObjectDraft:
                 self._holding.stop()
                 self._remove_unique()
                 raise self._holding.conflict()
-            if not self._shared:
-                self._remove_foreign(end)
-            if not finish(self._requests, attempt, end):
-                self._holding.stop()
+            self._look_around(end)
+            if not mark(self._requests, attempt, end):
+                self._holding.release()
                 raise CheckpointExists(f"there is a checkpoint at {self.final}")
             try:
                 self._holding.release()
@@ -143,16 +142,23 @@ class ObjectDraft:
     ) -> None:
         self.abandon()
 
-    def _remove_foreign(self, end: End) -> None:
-        """What a writer before us sent after it had been taken for dead."""
-        known = {f"{self._place}/{name}" for name in end.objects}
-        foreign = [
-            one.key
-            for page in self._requests.list(self._place)
-            for one in page
-            if one.key not in known and not is_attempt(one.key)
-        ]
-        self._requests.delete(foreign)
+    def _look_around(self, end: End) -> None:
+        """Is all there, and is nobody else? Then what a writer before us sent after it had been
+        taken for dead is removed.
+
+        Raises `WriterConflict` if we are the one who was taken for dead, so long ago that what told
+        of our attempt is gone.
+        """
+        assert self._holding is not None  # noqa: S101 - else nobody commits
+        lengths = listed(self._requests, self._place)
+        others = {key for key in lengths if is_attempt(key)} - self._holding.keys
+        if others or not is_whole(self._requests, self._place, end, lengths):
+            self._holding.release()
+            self._remove_unique()
+            raise self._holding.conflict()
+        if not self._shared:
+            known = {f"{self._place}/{name}" for name in end.objects}
+            self._requests.delete([k for k in lengths if k not in known and not is_attempt(k)])
 
     def _remove_unique(self) -> None:
         """Remove what nobody else can have written, for the place belongs to somebody else."""
@@ -164,12 +170,21 @@ class ObjectDraft:
 
 
 def finish(requests: Requests, attempt: Attempt, end: End) -> bool:
-    """Bring a complete attempt to its end, its own or another's; whether the checkpoint is there.
+    """Bring another's complete attempt to its end; whether the checkpoint is there.
 
     False if objects are missing (all was removed long ago), or another checkpoint is there.
     """
     place = attempt.place
-    lengths = {one.key: one.length for page in requests.list(place) for one in page}
+    return is_whole(requests, place, end, listed(requests, place)) and mark(requests, attempt, end)
+
+
+def listed(requests: Requests, place: str) -> dict[str, int]:
+    """The lengths of all objects below a place, by key."""
+    return {one.key: one.length for page in requests.list(place) for one in page}
+
+
+def is_whole(requests: Requests, place: str, end: End, lengths: Mapping[str, int]) -> bool:
+    """Whether all objects of a complete attempt are there, by a listing."""
     for name, length in end.objects.items():
         key = f"{place}/{name}"
         if lengths.get(key) == length:
@@ -177,7 +192,14 @@ def finish(requests: Requests, attempt: Attempt, end: End) -> bool:
         found = requests.head(key)  # a listing may be behind
         if found is None or found.length != length:
             return False
-    return all(_mark(requests, f"{place}/{name}", text) for name, text in end.markers.items())
+    return True
+
+
+def mark(requests: Requests, attempt: Attempt, end: End) -> bool:
+    """Make the markers of a complete attempt; False if others are there."""
+    return all(
+        _mark(requests, f"{attempt.place}/{name}", text) for name, text in end.markers.items()
+    )
 
 
 def _mark(requests: Requests, key: str, text: str) -> bool:
