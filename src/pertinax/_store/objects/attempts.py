@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, final
 
-from pertinax._store.objects.requests import Requests
+from pertinax._store.objects.requests import Meta, Requests
 from pertinax._store.objects.store import ATTEMPT
 from pertinax._store.owner import new_token, owner_alive
 from pertinax.errors import WriterConflict
@@ -111,7 +111,7 @@ class Attempts:
     ) -> None:
         self.requests: Final = requests
         self.lease_s: Final = lease_s
-        self._sleep = sleep
+        self.pause: Final = sleep
 
     def claim(
         self,
@@ -150,7 +150,7 @@ class Attempts:
                     names = frozenset(key.rstrip("/").rpartition("/")[2] for key in keys)
                     return Claim(mine, tuple(over), names)
                 self.requests.delete([mine.key])
-            self._sleep(random.uniform(0, _APART_S * (_TRIES - left)))
+            self.pause(random.uniform(0, _APART_S * (_TRIES - left)))
         raise WriterConflict(f"too many others want to write {self._url(place)}: try again")
 
     def close(self, attempt: Attempt, end: End) -> End:
@@ -227,16 +227,6 @@ class Attempts:
             or self.ended(attempt) is not None
         )
 
-    def is_dead(self, attempt: Attempt) -> bool | None:
-        """Whether the owner is dead: proven, or silent for too long. None: cannot tell yet."""
-        alive = owner_alive(attempt.owner)
-        if alive is False:
-            return True
-        age_s = self._age_s(attempt)
-        if age_s is None or age_s >= self.lease_s:
-            return True
-        return False if alive else None
-
     def _settle(
         self, place: str, roll_forward: Callable[[Attempt, End], bool], *, patient: bool
     ) -> list[Attempt] | None:
@@ -269,8 +259,15 @@ class Attempts:
                 return False
             me = uuid.uuid4().hex
             end = self.close(attempt, End("abandoned", me))
+            if end.by == me and self.requests.head(attempt.key) is None:
+                # It was over, and its owner has just removed what told of it.
+                self.requests.delete([attempt.end_key])
+                return False
             if end.by == me:
-                _LOG.warning("closed the attempt of a dead writer: %s", self._who(attempt))
+                _LOG.warning(
+                    "closed the attempt of a dead writer place=%s process=%d host=%s",
+                    *(self._url(attempt.place), attempt.process, attempt.host),
+                )
         if end.verdict == "complete" and roll_forward(attempt, end):
             self.forget([attempt])
             return False
@@ -281,43 +278,37 @@ class Attempts:
 
         Raises `WriterConflict` if it lives.
         """
-        first = self.requests.head(attempt.key)
-        if first is None:
-            return False
-        while (dead := self.is_dead(attempt)) is None and patient:
-            self._sleep(self.lease_s / _SIGNS)
-            found = self.requests.head(attempt.key)
-            if found is None:
-                return False
-            if found.modified_ns != first.modified_ns or found.etag != first.etag:
-                break
-        if dead:
-            return True
-        raise WriterConflict(
-            f"{self._url(attempt.place)} is being {_DOING[attempt.kind]} by {self._who(attempt)}: "
-            "wait until that is done, or choose another path"
-        )
+        first: Meta | None = None
+        while (found := self.requests.head(attempt.key)) is not None:
+            alive = owner_alive(attempt.owner)
+            if alive is False:
+                return True
+            age_s = self._age_s(found)
+            if age_s >= self.lease_s:
+                return True
+            heard = first is not None and (first.modified_ns, first.etag) != (
+                found.modified_ns,
+                found.etag,
+            )
+            if alive or heard or not patient:
+                raise WriterConflict(
+                    f"{self._url(attempt.place)} is being {_DOING[attempt.kind]} by process "
+                    f"{attempt.process} on {attempt.host}, last heard of {age_s:.0f} s ago: wait "
+                    "until that is done, or choose another path"
+                )
+            first = found
+            self.pause(self.lease_s / _SIGNS)
+        return False
 
-    def _age_s(self, attempt: Attempt) -> float | None:
-        """Seconds since the last sign of life, by the store's clock; None: there is no attempt."""
-        found = self.requests.head(attempt.key)
-        if found is None:
-            return None
-        probe = f"{attempt.place}/{_PROBE}{uuid.uuid4().hex}"
+    def _age_s(self, found: Meta) -> float:
+        """Seconds since an object was written, by the store's own clock."""
+        probe = f"{found.key.rpartition('/')[0]}/{_PROBE}{uuid.uuid4().hex}"
         self.requests.put(probe, b"")
         try:
             now = self.requests.head(probe)
         finally:
             self.requests.delete([probe])
         return 0.0 if now is None else (now.modified_ns - found.modified_ns) / 1e9
-
-    def _who(self, attempt: Attempt) -> str:
-        try:
-            age_s = self._age_s(attempt)
-        except OSError:
-            age_s = None
-        heard = "" if age_s is None else f", last heard of {age_s:.0f} s ago"
-        return f"process {attempt.process} on {attempt.host}{heard}"
 
     def _url(self, place: str) -> str:
         return f"{self.requests.front}/{place}"
@@ -408,6 +399,11 @@ def _id(key: str, place: str) -> str | None:
     """The attempt that an object directly in `place` tells of, if it does."""
     found = _NAME.fullmatch(key[len(place) + 1 :])
     return None if found is None else found[1]
+
+
+def is_probe(key: str) -> bool:
+    """Whether a key is there only to ask the store for the time."""
+    return key.rpartition("/")[2].startswith(_PROBE)
 
 
 def is_attempt(key: str) -> bool:

@@ -9,20 +9,22 @@ import errno
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self, final
 
 from pertinax._store.contract import Buffer, Entry, Reader, Stat, Store, Writer
 from pertinax._store.failures import storage_errors
 from pertinax._store.memory import MemoryStore
-from pertinax._store.objects.attempts import Attempt, Attempts, End, Holding, is_attempt
+from pertinax._store.objects.attempts import Attempt, Attempts, End, Holding, is_attempt, is_probe
 from pertinax._store.objects.delegating import Delegating
 from pertinax._store.objects.requests import Requests
 from pertinax._store.objects.store import MARKER, ObjectStore
 from pertinax._store.objects.writer import ObjectWriter
 from pertinax.errors import CheckpointExists, WriterConflict
 
+_LOOKS: Final = 10
+_PAUSE_S: Final = 0.3
 _OURS_ALONE: Final = re.compile(r"[0-9a-f]{32}")
 _LOG: Final = logging.getLogger(__name__)
 
@@ -151,14 +153,23 @@ class ObjectDraft:
         """
         assert self._holding is not None  # noqa: S101 - else nobody commits
         lengths = listed(self._requests, self._place)
-        others = {key for key in lengths if is_attempt(key)} - self._holding.keys
-        if others or not is_whole(self._requests, self._place, end, lengths):
+        for _ in range(_LOOKS):
+            if not self._others(lengths):
+                break
+            self._attempts.pause(_PAUSE_S)  # who comes after us looks around, and goes away
+            lengths = listed(self._requests, self._place)
+        if self._others(lengths) or not is_whole(self._requests, self._place, end, lengths):
             self._holding.release()
             self._remove_unique()
             raise self._holding.conflict()
         if not self._shared:
             known = {f"{self._place}/{name}" for name in end.objects}
             self._requests.delete([k for k in lengths if k not in known and not is_attempt(k)])
+
+    def _others(self, keys: Iterable[str]) -> list[str]:
+        """What tells of attempts that are neither ours nor over."""
+        known = set[str]() if self._holding is None else self._holding.keys
+        return [k for k in keys if is_attempt(k) and not is_probe(k) and k not in known]
 
     def _remove_unique(self) -> None:
         """Remove what nobody else can have written, for the place belongs to somebody else."""
