@@ -430,7 +430,8 @@ class Run(RuleBasedStateMachine):
         """An evaluator takes a step, whatever becomes of it."""
         step = data.draw(st.sampled_from(sorted(self.there)))
         stack, disk = contextlib.ExitStack(), self.disk
-        path = stack.enter_context(held_step(disk, ROOT, f"{ROOT}/{step}"))  # type: ignore[arg-type]
+        hold = held_step(disk, ROOT, f"{ROOT}/{step}", step)  # type: ignore[arg-type]
+        path = stack.enter_context(hold)
         self.held.append(Held(stack, path, step, dataclasses.replace(self.there[step])))
 
     @precondition(lambda self: self.held)
