@@ -51,18 +51,14 @@ def _save(folder: str, kind: str) -> Any:
         return states.differences(checkpointer.restore(path, args=args))
 
 
-def _load_own(folder: str) -> Any:
-    """In another job, whose processes have the same places in the mesh."""
+def _load_again(folder: str) -> Any:
+    """In another job: first with the same places in the mesh, and then with others."""
     path = f"{folder}/{jax.process_index()}/state"
-    return states.differences(pertinax.load(path, states.target_on(states.mesh_of())))
-
-
-def _load_turned(folder: str) -> Any:
-    path = f"{folder}/{jax.process_index()}/state"
+    wrong = states.differences(pertinax.load(path, states.target_on(states.mesh_of())))
     try:
         pertinax.load(path, states.target_on(states.mesh_of(turned=True)))
     except pertinax.errors.PartAbsent as error:
-        return error.leaf, str(error)
+        return wrong, error.leaf, str(error)
     return None
 
 
@@ -78,13 +74,16 @@ def _boxes(item: Path) -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["ocdbt", "zarr3", "files"])
-def test_each_process_keeps_what_it_holds_and_reads_it_again(tmp_path: Path, kind: str) -> None:
+def _save_all(folder: str) -> Any:
+    return [_save(f"{folder}/{kind}", kind) for kind in ("ocdbt", "zarr3", "files")]
+
+
+def test_each_process_keeps_what_it_holds_and_reads_it_again(tmp_path: Path) -> None:
     folder = tmp_path / "local"
-    answers = processes.run(_save, 4, str(folder), kind, folder=tmp_path / "job", devices=1)
-    assert answers == [[]] * 4
-    for process in range(4):
-        item = folder / str(process) / "state"
+    answers = processes.run(_save_all, 4, str(folder), folder=tmp_path / "job", devices=1)
+    assert answers == [[[]] * 3] * 4
+    for item in sorted(folder.glob("*/*/state")):
+        process = int(item.parent.name)
         assert pertinax.verify(item).ok
         boxes = _boxes(item)
         assert boxes["arrays.replicated"] == [0]  # of what all hold, each has its own
@@ -101,13 +100,11 @@ def test_each_process_keeps_what_it_holds_and_reads_it_again(tmp_path: Path, kin
         again = pickle.loads(pickle.dumps(caught.value))
         assert (again.start, again.held) == (caught.value.start, caught.value.held)
         assert json.loads((item / "pertinax.json").read_text())["pertinax"] == 2
-    if kind == "ocdbt":
-        job = tmp_path / "job2"
-        assert processes.run(_load_own, 4, str(folder), folder=job) == [[]] * 4
-        turned = processes.run(_load_turned, 4, str(folder), folder=tmp_path / "job3")
-        for process, (leaf, text) in enumerate(turned):
-            assert leaf.startswith("arrays/")
-            assert f"local/{process}/state holds the part of one process" in text
+    answers = processes.run(_load_again, 4, str(folder / "ocdbt"), folder=tmp_path / "job2")
+    for process, (wrong, leaf, text) in enumerate(answers):
+        assert wrong == []
+        assert leaf.startswith("arrays/")
+        assert f"ocdbt/{process}/state holds the part of one process" in text
 
 
 @pytest.mark.interop
@@ -118,12 +115,14 @@ def test_the_handler_for_such_storage_and_orbax_itself(tmp_path: Path) -> None:
     for process in range(2):
         assert _boxes(folder / str(process) / "state")["both"] == [2 * process, 2 * process + 1]
         assert pertinax.verify(folder / str(process) / "state").ok
-    answers = processes.run(_orbax_reads, 2, str(folder), folder=tmp_path / "job2", devices=2)
-    assert answers == [[]] * 2
-    answers = processes.run(_orbax_writes, 2, str(folder), folder=tmp_path / "job3", devices=2)
-    assert answers == [[]] * 2
+    answers = processes.run(_orbax_works, 2, str(folder), folder=tmp_path / "job2", devices=2)
+    assert answers == [([], [])] * 2
     with pytest.raises(pertinax.errors.CorruptCheckpoint, match="chunks are missing"):
         pertinax.load(folder / "0" / "theirs")
+
+
+def _orbax_works(folder: str) -> Any:
+    return _orbax_reads(folder), _orbax_writes(folder)
 
 
 def _orbax_reads(folder: str) -> Any:
@@ -171,6 +170,40 @@ def _orbax_writes(folder: str) -> Any:
     del target["empty"]
     found = pertinax.load(f"{folder}/{me}/theirs", target)
     return [name for name in target if not states.same(name, found[name], 0)]
+
+
+def _manage(folder: str) -> Any:
+    """A manager of Orbax's API in a root of this process's own, as Orbax's local tier is one."""
+    me = jax.process_index()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2, multiprocessing_options=ALONE, step_prefix="own"
+    )
+    handler = ocp.PyTreeCheckpointHandler(
+        multiprocessing_options=ALONE, type_handler_registry=_registry()
+    )
+    mesh = states.mesh_of()
+    target = states.target_on(mesh)["arrays"]
+    with ocp.CheckpointManager(f"{folder}/{me}", options=options, item_handlers=handler) as manager:
+        for step in range(4):
+            arrays = states.state_on(mesh, step)["arrays"]
+            manager.save(step, args=ocp.args.PyTreeSave(arrays))
+        manager.wait_until_finished()
+        wishes = ocp.checkpoint_utils.construct_restore_args(target)
+        args = ocp.args.PyTreeRestore(target, restore_args=wishes)
+        found = manager.restore(3, args=args)
+        by_notes = manager.restore(3)  # in the layouts that are written down
+        steps = manager.all_steps()
+    wrong = [name for name in target if not states.same(name, found[name], 3)]
+    wrong += [name for name in target if not states.same(name, by_notes[name], 3)]
+    return steps, wrong, sorted(os.listdir(f"{folder}/{me}"))
+
+
+def test_a_manager_for_each_process(tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    answers = processes.run(_manage, 2, str(folder), folder=tmp_path / "job", devices=2)
+    assert answers == [([2, 3], [], ["own_2", "own_3"])] * 2
+    assert pertinax.describe(folder / "1" / "own_3").partial
+    assert pertinax.verify(folder / "1" / "own_3").ok
 
 
 def _save_odd(folder: str) -> Any:

@@ -103,9 +103,16 @@ class LocalTier:
         self._deleter.wait()
 
     def parts(self) -> list[Part]:
-        """What is here. A step whose notes are damaged is as good as lost, and is not listed."""
+        """What is here. A step whose notes are damaged is as good as lost, and is not listed; so
+        are all, where the disk does not answer.
+        """
         out: list[Part] = []
-        for step, place in self.root.steps().items():
+        try:
+            steps = self.root.steps()
+        except (PertinaxError, OSError) as error:
+            _LOG.warning("local storage cannot be listed root=%s: %s", self.root.path, error)
+            return out
+        for step, place in steps.items():
             try:
                 opened = open_checkpoint(place, DEFAULT_ITEM, self.root.store)
                 facts = opened.manifest.facts

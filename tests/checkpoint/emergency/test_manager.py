@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import pertinax
 from pertinax import checkpoint as ocp
+from pertinax._store.local import LocalStore
 from pertinax.checkpoint.experimental.emergency import checkpoint_manager as emergency
 from pertinax.checkpoint.experimental.emergency import multihost as emergency_multihost
 from tests.hosts import processes
@@ -188,9 +190,8 @@ def test_a_run_that_is_restarted_in_many_ways(tmp_path: Path) -> None:
     assert [one[:2] for one in answers] == [(10, True)] * 4
     assert [one[3][2] for one in answers] == [True, True, False, True]
     shutil.rmtree(local / "1")
-    assert [one[:2] for one in run(tmp_path, "other-lost", restart, SAME, 14)] == [(12, True)] * 4
-    answers = run(tmp_path, "permuted", restart, (1, 2, 3, 0), 16)
-    assert [one[:2] for one in answers] == [(14, True)] * 4
+    answers = run(tmp_path, "other-lost-and-permuted", restart, (1, 2, 3, 0), 16)
+    assert [one[:2] for one in answers] == [(12, True)] * 4
     assert [broadcast, "transfer_global_shard_duration_secs"] in [one[2] for one in answers]
     answers = run(tmp_path, "permuted-again", restart, (3, 1, 0, 2), 18)
     assert [one[:2] for one in answers] == [(16, True)] * 4
@@ -211,7 +212,9 @@ def crash_between(folder: str) -> Any:
 
 def look(folder: str) -> Any:
     with manager_of(folder, SAME) as manager:
-        return manager.all_steps(), exact(manager.restore(2), 2)
+        first = manager.all_steps(), exact(manager.restore(2), 2)
+    with manager_of(folder, SAME) as manager:  # nobody has let go what others need
+        return *first, manager.all_steps(), exact(manager.restore(2), 2)
 
 
 def test_a_step_that_not_all_have_costs_nobody_the_one_before(tmp_path: Path) -> None:
@@ -220,8 +223,7 @@ def test_a_step_that_not_all_have_costs_nobody_the_one_before(tmp_path: Path) ->
     shutil.rmtree(tmp_path / "persistent" / "2")
     for process in (1, 3):  # the two that hold the same shards
         shutil.rmtree(tmp_path / "local" / str(process) / "4")
-    assert run(tmp_path, "look", look) == [([2], True)] * 4
-    assert run(tmp_path, "look-again", look) == [([2], True)] * 4
+    assert run(tmp_path, "look", look) == [([2], True, [2], True)] * 4
 
 
 def choose(folder: str) -> Any:
@@ -341,3 +343,73 @@ def test_a_mesh_with_the_same_hosts_in_the_same_places() -> None:
     assert emergency_multihost.runtime_to_distributed_ids() == [0]
     with pytest.raises(ValueError, match="no device"):
         emergency_multihost.process_index_from_device_id(10**9)
+
+
+def be_killed(folder: str, job: str) -> Any:
+    """Process 1 dies in the middle of a local save; the others hear of it in seconds."""
+    with manager_of(folder, SAME) as manager:
+        manager.save(2, ocp.args.PyTreeSave(state_at(2)))
+        manager.wait_until_finished()
+        if jax.process_index() == 1:
+            # The next directory that it syncs is the last thing that it does.
+            LocalStore.sync_dir = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        manager.save(4, ocp.args.PyTreeSave(state_at(4)))
+        try:
+            manager.wait_until_finished()
+        except pertinax.errors.PeerFailed as error:
+            heard = [error.process, 4 in manager.all_steps()]
+            Path(job, f"heard-{jax.process_index()}").write_text(json.dumps(heard))
+            # The first process keeps the service of the others: it must not leave before them.
+            ocp.multihost.sync_global_processes("all have heard", processes={0, 2, 3})
+    return None
+
+
+@pytest.mark.crash
+def test_a_host_that_dies_while_it_saves_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    job = processes.start(
+        be_killed, 4, str(tmp_path), str(folder), folder=folder, recoverable=True, limit_s=90
+    )
+    assert job.end()[1].code == -9
+    heard = [json.loads((folder / f"heard-{process}").read_text()) for process in (0, 2, 3)]
+    assert heard == [[1, False]] * 3
+    # What it had of step 4 another host has as well, so that step is whole.
+    answers = run(tmp_path, "after", restart, SAME, 6)
+    assert [one[:2] for one in answers] == [(4, True)] * 4
+
+
+def along_the_other_axis(folder: str) -> Any:
+    """Two processes of four devices; the replicas lie along the second axis of the mesh."""
+    me = jax.process_index()
+    devices = np.array(jax.devices()).reshape(2, 4).T.copy()  # each replica is one process
+    mesh = Mesh(devices, ("data", "replica"))
+    w = spread_over(mesh, 7)
+    local, persistent = f"{folder}/local/{me}", f"{folder}/persistent"
+    for path in (local, persistent):
+        os.makedirs(path, exist_ok=True)
+    options = options_of(replica_axis_index=1)
+    with emergency.CheckpointManager(local, persistent, mesh, {"w": w}, options=options) as manager:
+        manager.save(2, ocp.args.StandardSave({"w": w}))
+        manager.wait_until_finished()
+        if me == 0:
+            shutil.rmtree(local)
+        found = manager.restore(2)["w"]
+        inside = manager.in_primary_slice
+    same = all(
+        np.array_equal(a.data, b.data)
+        for a, b in zip(found.addressable_shards, w.addressable_shards, strict=True)
+    )
+    return inside, same, found.sharding == w.sharding
+
+
+def spread_over(mesh: Mesh, seed: int) -> jax.Array:
+    host = np.random.default_rng(seed).normal(size=(8, 3)).astype(np.float32)
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def test_replicas_along_another_axis_and_hosts_of_several_devices(tmp_path: Path) -> None:
+    answers = processes.run(
+        along_the_other_axis, 2, str(tmp_path), folder=tmp_path / "job", devices=4
+    )
+    assert answers == [(True, True, True), (False, True, True)]
