@@ -7,6 +7,7 @@ steps go (`removal.py`) or how a save ends in the background (`finalizer.py`).
 
 import contextlib
 import logging
+import operator
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -381,7 +382,7 @@ class CheckpointManager(AbstractCheckpointManager):
             step = self.latest_step() if directory is None else self._places.latest(root)
         if step is None:
             raise FileNotFoundError(f"No steps found in {root}.")
-        stats.step = step = plain_step(step)
+        stats.step = step = operator.index(step)
         path = self._places.stored(step, root)
         stats.checkpointer_start_time = time.time()
         _LOG.info("%s restore begins path=%s", teller(step), path)
@@ -401,7 +402,7 @@ class CheckpointManager(AbstractCheckpointManager):
         """
         if self._known.is_in_flight(step):
             self.wait_until_finished()
-        return self._mode.metadata(self._places.stored(plain_step(step), self._directory))
+        return self._mode.metadata(self._places.stored(operator.index(step), self._directory))
 
     def metadata(self) -> Mapping[str, Any]:
         """What was noted about the whole root when it was begun; empty if nothing was."""
@@ -409,7 +410,7 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def metrics(self, step: int) -> Any:
         """What was measured at `step`; None if nothing was, or `best_fn` is not set."""
-        if self._quality is None:
+        if self._quality is None or step < 0:
             return None
         info = self._known.find(step)
         if info is not None and self._known.is_in_flight(step):

@@ -118,3 +118,24 @@ def test_where_names_cannot_change_a_marker_says_what_is_whole(ours, root, monke
         marker.unlink()
         with pytest.raises(ValueError, match="Found incomplete checkpoint"):
             manager.restore(0)
+
+
+def test_what_is_in_the_way_is_named(ours, root):
+    root.mkdir()
+    (root / "5").write_text("a file")
+    with (
+        ours.CheckpointManager(root) as manager,
+        pytest.raises(ValueError, match="is not a directory"),
+    ):
+        manager.restore(5)
+    with pytest.raises(NotADirectoryError):
+        ours.CheckpointManager(root / "5")
+
+
+def test_a_step_that_no_one_can_have_saved_is_not_found(ours, root):
+    options = ours.CheckpointManagerOptions(best_fn=lambda metrics: 0)
+    with ours.CheckpointManager(root, options=options) as manager:
+        for ask in (manager.restore, manager.item_metadata):
+            with pytest.raises(FileNotFoundError):
+                ask(-1)  # what waiting gives when nothing came
+        assert manager.metrics(-1) is None

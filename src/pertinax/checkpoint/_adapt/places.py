@@ -4,6 +4,7 @@ Knows one root and how its steps are called. Knows nothing of what they hold or 
 """
 
 import contextlib
+import errno
 import logging
 import operator
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._steps.recovery import open_root
 from pertinax._store.leftovers import find_visible
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
 from pertinax.checkpoint._adapt.marker import commits_by_marker, is_unfinished
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint.options import AsyncOptions
 from pertinax.checkpoint.path import step as step_lib
-from pertinax.errors import CheckpointNotFound
+from pertinax.errors import CheckpointNotFound, NotACheckpoint, StorageError
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ def _open(directory: epath.Path, options: CheckpointManagerOptions) -> None:
         open_root(store, root, create=options.create)
     except CheckpointNotFound as error:
         raise ValueError(f"Path {directory} does not exist.") from error
+    except StorageError as error:
+        if error.errno != errno.ENOTDIR:
+            raise
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", root) from error
     if options.cleanup_tmp_directories:
         step_lib.cleanup_tmp_directories(directory)
         if commits_by_marker(options):
@@ -111,9 +117,13 @@ class Places:
         """
         if self._is_own_format:
             return self._format.find_step(root, step).path
+        if step < 0:  # what waiting gives when nothing came
+            raise FileNotFoundError(f"Checkpoint at {root / str(step)} not found.")
         path = step_lib.build_step_path(root, self._format, step)
         if not is_visible(path):
             raise FileNotFoundError(f"Checkpoint at {path} not found.")
+        if files.is_file(path):
+            raise NotACheckpoint(f"Path {path} is not a directory. Not a valid checkpoint")
         if commits_by_marker(self._options) and is_unfinished(path):
             raise ValueError(f"Found incomplete checkpoint at {path}.")
         if step_lib.is_gcs_path(path) and not step_lib.is_checkpoint_finalized(path):
