@@ -100,6 +100,12 @@ class AsyncCheckpointer(Checkpointer):
             barrier=self._async_options.barrier_sync_fn,
             prefix=counters.async_save_counter(),
         )
+        _LOG.info(
+            "asynchronous checkpointer timeout_s=%d barrier=%s primary_host=%s",
+            self._timeout_secs,
+            self._async_options.barrier_sync_fn,
+            self._multiprocessing_options.primary_host,
+        )
         self._pending: Pending | None = None
         self._writer: int | None = None
 

@@ -145,7 +145,8 @@ class CheckpointManager(AbstractCheckpointManager):
         except BaseException:
             self._checkpointer.close()
             raise
-        _LOG.info("manager directory=%s steps=%d", self._directory, len(self._known.infos))
+        about = (self._directory, len(self._known.infos), self._options)
+        _LOG.info("manager directory=%s steps=%d options=%s", *about)
 
     # ---------------------------------------------------------------------------------- properties
 
@@ -275,6 +276,7 @@ class CheckpointManager(AbstractCheckpointManager):
             self._preempted = None
         if stats.reached_preemption:
             stats.preemption_received_at = time.time()
+            _LOG.warning("%s the job will be stopped soon", teller(step))
         if self._closed:
             raise RuntimeError("this manager is closed and saves nothing any more: make a new one")
         self._wait_for_previous(stats)
@@ -323,7 +325,7 @@ class CheckpointManager(AbstractCheckpointManager):
             self._finalize(step, doomed, work)
             self._removal.settle()
         else:
-            self._finalizer.start(lambda: self._finalize(step, doomed, work))
+            self._finalizer.start(lambda: self._finalize(step, doomed, work), step)
 
     def _finalize(self, step: int, doomed: list[int], work: SavedWork) -> None:
         """Wait until the step is visible; only then may others go."""

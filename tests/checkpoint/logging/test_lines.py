@@ -81,6 +81,40 @@ def test_the_stages_of_a_save_in_the_background_are_told_in_their_order(tmp_path
     assert at[2] < at[3]
 
 
+def test_what_a_manager_was_made_of_and_who_waits_for_what_is_told(tmp_path, caplog, monkeypatch):
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=5, async_options=ocp.AsyncOptions(timeout_secs=17)
+    )
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        (made,) = said(caplog, "manager directory=")
+        assert str(tmp_path) in made
+        assert "steps=0" in made
+        assert "max_to_keep=5" in made
+        (below,) = said(caplog, "asynchronous checkpointer")
+        assert "timeout_s=17 barrier=None primary_host=0" in below
+        manager.wait_until_finished()
+        assert len(said(caplog, "[wait_until_finished] there is nothing to wait for")) == 1
+        monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: True)
+        manager.save(3, args=ocp.args.JsonSave(3))
+        (warned,) = said(caplog, "the job will be stopped soon")
+        assert "[step=3]" in warned
+        manager.wait_until_finished()
+        about = re.compile(PREFIX.format("MainThread") + r"\[step=3\]\[wait_until_finished\] (.*)$")
+        lines = [about.match(record.getMessage()) for record in caplog.records]
+        assert [line[1] for line in lines if line] == [
+            *("waits for the save in the background", "has waited", "settles it"),
+        ]
+
+
+def test_what_force_replaces_is_told(tmp_path, caplog):
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "it", 1, force=True)
+        assert not said(caplog, "will be replaced")
+        checkpointer.save(tmp_path / "it", 2, force=True)
+    (line,) = said(caplog, "will be replaced")
+    assert line.endswith(f"path={tmp_path / 'it'}")
+
+
 @pytest.mark.row("R256")
 def test_one_module_can_be_made_to_say_more(tmp_path, caplog):
     with caplog.at_level(logging.DEBUG, "pertinax.checkpoint.checkpointer"):
@@ -113,7 +147,7 @@ def test_lines_of_a_save_in_the_background_name_process_thread_and_step(tmp_path
     with ocp.CheckpointManager(tmp_path) as manager:
         manager.save(3, args=ocp.args.StandardSave(TREE))
         manager.wait_until_finished()
-    lines = said(caplog, "[step=3]")
+    lines = said(caplog, "[step=3] ")
     assert re.match(PREFIX.format("MainThread") + r"\[step=3\] save begins", lines[0])
     for line in lines[1:]:
         assert re.match(PREFIX.format("save_finalize") + r"\[step=3\]", line)

@@ -1,8 +1,8 @@
 """The end of a save that goes on in the background, and who hears how it went.
 
-Knows one thread at a time and its failure. Knows nothing of steps or files. Who began the save is
-the one who settles it: anybody else may wait and is told, but the failure stays until its owner, or
-the next save, has heard of it.
+Knows one thread at a time, whose step it works for, and its failure. Knows nothing of files. Who
+began the save is the one who settles it: anybody else may wait and is told, but the failure stays
+until its owner, or the next save, has heard of it.
 """
 
 import logging
@@ -23,9 +23,9 @@ class Finalizer:
         self._lock = threading.Lock()
         self._current: _Run | None = None
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Do it in a thread. The one before must have been settled."""
-        run = _Run(work)
+    def start(self, work: Callable[[], None], step: int) -> None:
+        """Do it in a thread, for `step`. The one before must have been settled."""
+        run = _Run(work, step)
         with self._lock:
             if self._current is not None:
                 raise RuntimeError("the save before has not been waited for")
@@ -39,16 +39,19 @@ class Finalizer:
         """
         run = self._current
         if run is None:
+            _LOG.info("%s[wait_until_finished] there is nothing to wait for", teller())
             return
+        who = f"{teller(run.step)}[wait_until_finished]"
         if threading.current_thread() is run.thread:
             return  # a callback asks for its own end
-        _LOG.info("%s[wait_until_finished] waits for the save in the background", teller())
+        _LOG.info("%s waits for the save in the background", who)
         run.thread.join()
-        _LOG.info("%s[wait_until_finished] has waited", teller())
+        _LOG.info("%s has waited", who)
         if settle or threading.get_ident() == run.owner:
             with self._lock:
                 if self._current is run:
                     self._current = None
+                    _LOG.info("%s settles it", who)
         if run.error is not None:
             raise run.error
 
@@ -64,7 +67,8 @@ class Finalizer:
 
 
 class _Run:
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], step: int) -> None:
+        self.step = step
         self.error: BaseException | None = None
         self.owner = threading.get_ident()
         self._work = work
@@ -77,4 +81,4 @@ class _Run:
             self._work()
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
             self.error = error
-            _LOG.exception("%s background save failed", teller())
+            _LOG.exception("%s background save failed", teller(self.step))

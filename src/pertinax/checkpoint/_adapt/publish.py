@@ -4,8 +4,9 @@ Knows temporary paths, ours and the program's own, the notes that handlers leave
 directory a finished checkpoint. The syncs and renames are the engine's.
 """
 
+import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from etils import epath
 
@@ -18,6 +19,7 @@ from pertinax._store.leftovers import discard, find_visible, parent_of
 from pertinax._store.owner import new_token
 from pertinax.checkpoint._adapt.legacy import unwrapped
 from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.handlers.composite_checkpoint_handler import (
     CompositeCheckpointHandler,
     class_name,
@@ -36,6 +38,8 @@ from pertinax.errors import (
     UnfinishedCheckpoint,
 )
 from pertinax.typing import PathLike
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class DestinationExists(PertinaxError, FileExistsError, ValueError):
@@ -71,8 +75,11 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
     store, final = locate(directory)
 
     def look() -> str:
-        if not force and find_visible(store, final) is not None:
-            raise DestinationExists(f"Destination {final} already exists: force=True replaces it")
+        if find_visible(store, final) is not None:
+            if not force:
+                text = f"Destination {final} already exists: force=True replaces it"
+                raise DestinationExists(text)
+            _LOG.info("%s force: what is there will be replaced path=%s", teller(), final)
         return new_token()
 
     owner = decide_for_all(talk, "look at the destination", look, DestinationExists)
