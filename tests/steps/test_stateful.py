@@ -292,6 +292,9 @@ class Run(RuleBasedStateMachine):
         found = self.on_disk()
         assert before.keys() - found <= gone
         assert found - before.keys() <= {step}
+        for somebody in self.people.values():  # whatever they knew was of another one
+            somebody.doubtful.discard(step)
+            somebody.damaged.discard(step)
         if failed:
             assert before.keys() <= found
             if step in found:
