@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+import pertinax
+from pertinax._core.places import locate
 from pertinax._store import leftovers, turns
 from pertinax._store.memory import MemoryStore
 from pertinax._store.owner import TMP_MARK
 from pertinax.checkpoint._adapt import holding
-from pertinax.errors import CheckpointNotFound
+from pertinax.errors import CheckpointNotFound, StorageError
 from pertinax.testing import CrashingStore, SimulatedDeath, read_tree
 from tests.steps.interleaving import Choose, Interleaving, first_then
 
@@ -119,6 +121,16 @@ def tokens(store: Any, path: str) -> set[str]:
         if entry.is_dir:
             found |= tokens(store, f"{path}/{entry.name}")
     return found
+
+
+def test_where_files_have_one_name_only_holding_is_refused_in_words() -> None:
+    pertinax.save("memory://bucket/run/7", {"w": 1})
+    store, path = locate("memory://bucket/run/7")
+    with (
+        pytest.raises(StorageError, match="one name each"),
+        holding.held_snapshot(store, path, "/bucket/run/_SNAPSHOTS/7"),
+    ):
+        raise AssertionError
 
 
 TRAIN = """

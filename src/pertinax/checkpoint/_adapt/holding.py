@@ -8,13 +8,14 @@ by one process at a time.
 """
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from pertinax._steps.index import PRIVATE_DIR
 from pertinax._steps.snapshots import take_snapshot
-from pertinax._store.contract import Store
+from pertinax._store.contract import Store, traits_of
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import (
     Leftover,
@@ -28,6 +29,7 @@ from pertinax._store.leftovers import (
 )
 from pertinax._store.owner import owner_alive
 from pertinax._store.turns import turn
+from pertinax.errors import StorageError
 
 # Nobody can tell from here whether a reader on another machine lives; none reads for so long.
 _STRANGERS_HOLD_NS: Final = 24 * 3600 * 10**9
@@ -39,6 +41,12 @@ def held_snapshot(store: Store, source: str, place: str) -> Iterator[None]:
 
     Raises `CheckpointNotFound` if it is gone, `StorageError` if nothing can be written there.
     """
+    if not traits_of(store).keeps_names:
+        raise StorageError(
+            errno.ENOTSUP,
+            "files of an object store have one name each; read the step itself",
+            place,
+        )
     marks = join_path(parent_of(place), PRIVATE_DIR)
     mark = hidden_name(join_path(marks, place.rpartition("/")[2]))
     with storage_errors("hold the step", source), _turn(store, marks):
