@@ -1,5 +1,6 @@
 """The ledger says exactly what the manifest says, is compact, and refuses what does not add up."""
 
+import base64
 import dataclasses
 import json
 
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 
 import pertinax
 from pertinax._formats.crc import crc32c, file_crc
-from pertinax._formats.ledger import LEDGER_FILE, decode_ledger, encode_ledger
+from pertinax._formats.ledger import (
+    LEDGER_FILE,
+    decode_ledger,
+    encode_ledger,
+    vouched_files,
+)
 from pertinax._store.memory import MemoryStore
 from pertinax._tree.skeleton import encode
 from pertinax.errors import CorruptCheckpoint, UnsupportedLeaf
@@ -210,3 +216,59 @@ def test_a_part_is_none_in_version_1_nor_by_another_word(version, partial):
     body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
     with pytest.raises(CorruptCheckpoint, match="partial is"):
         decode_ledger(body + b',"crc32c":"%08x"}' % crc32c(body))
+
+
+def resealed(change):
+    """A ledger with some of its fields changed, and a right checksum."""
+    fields = json.loads(ledger_of({"a": np.arange(300), "b": np.arange(9), "s": "x"}))
+    change(fields)
+    del fields["crc32c"]
+    body = json.dumps(fields).encode()[:-1]
+    return body + b',"crc32c":"%08x"}' % crc32c(body)
+
+
+def column(numbers, dtype):
+    return base64.b64encode(np.asarray(numbers, dtype).tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda f: f["leaves"].update(spec=column([0, 1, 9], "<i4")), "a leaf without a spec"),
+        (lambda f: f["leaves"].update(spec=column([0, 1, -1], "<i4")), "a leaf without a spec"),
+        (lambda f: f["leaves"].update(name=["a", "a", "s"]), "3 leaves in the tree, 3 specs, 2"),
+        (lambda f: f["leaves"].update(spec="!!!"), "not base64"),
+        (lambda f: f["chunks"].update(leaf=column([1, 0, -1], "<i4")), "out of order|without"),
+        (lambda f: f["values"].clear(), "leaf 's' has 0 chunks of 0"),
+        (lambda f: f["values"][0].__setitem__(1, 7), "leaf 's' is no str"),
+    ],
+)
+def test_what_does_not_add_up_is_refused(change, text):
+    with pytest.raises(CorruptCheckpoint, match=text):
+        decode_ledger(resealed(change))
+
+
+def test_the_files_it_vouches_for_are_found_without_the_rest():
+    data = ledger_of({"a": np.arange(300)})
+    names = vouched_files(data)
+    assert {"manifest.ocdbt", "_METADATA"} <= names
+    assert names == {name for name, _, _ in json.loads(data)["files"]} | set(
+        json.loads(data)["chunks"]["files"]
+    )
+    assert vouched_files(resealed(lambda f: f.pop("tree")))
+    for change in (
+        lambda f: f.pop("chunks"),
+        lambda f: f.update(files=7),
+        lambda f: f["files"].append(["../x", 1, "00000000"]),
+    ):
+        with pytest.raises(CorruptCheckpoint):
+            vouched_files(resealed(change))
+
+
+def test_leaves_of_type_handlers_are_read_back():
+    (leaf,) = (manifest := decode_ledger(ledger_of({"s": "x"}))).leaves
+    foreign = leaf._replace(kind="foreign", typestr="mine", dtype="", storage_dtype="")
+    again = decode_ledger(
+        encode_ledger(dataclasses.replace(manifest, leaves=(foreign,), values={}))
+    )
+    assert again.leaves == (foreign,)

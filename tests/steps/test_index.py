@@ -307,3 +307,18 @@ def test_what_a_dead_process_left_of_an_index_is_removed() -> None:
         writer.write_at(0, [b"half"])
     Manager(ROOT, store=disk).close()
     assert names(disk, f"{ROOT}/{PRIVATE_DIR}") == ["steps"]
+
+
+@pytest.mark.parametrize("how", ["kept by a policy", "deleted by hand"])
+def test_what_is_known_of_a_step_goes_with_it(how: str) -> None:
+    """However long a run is: what its manager knows, and the index, are as large as what lives."""
+    disk = MemoryStore()
+    keep = 2 if how == "kept by a policy" else None
+    with Manager(ROOT, store=disk, keep=keep, background=False) as manager:
+        for step in range(150):
+            manager.save(step, {"n": step}, metrics={"loss": step})
+            if keep is None and step > 1:
+                manager.delete(step - 2)
+        assert len(manager._writer.notes._rows) <= 3
+    assert manager.steps() == [148, 149]
+    assert read_index(disk, ROOT) == Index({})  # for so few there is none

@@ -413,3 +413,15 @@ def test_a_policy_that_keeps_nothing_leaves_the_newest() -> None:
     assert victims(history(1, 2, 3), Nothing()) == [1, 2]
     assert victims(history(7), Nothing()) == []
     assert victims([], Nothing()) == []
+
+
+def test_policies_of_the_user_combine_from_either_side() -> None:
+    class Mine:
+        def due(self, step: int, context: Any) -> bool:
+            return step % 2 == 1
+
+    mine: Any = Mine()
+    for both in (mine & EverySteps(3), EverySteps(3) & mine):
+        assert isinstance(both, policies.AllOf)
+    for either in (mine | EverySteps(3), EverySteps(3) | mine):
+        assert isinstance(either, policies.AnyOf)

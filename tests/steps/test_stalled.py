@@ -130,3 +130,39 @@ def test_a_save_that_moves_is_waited_for(
             progress(i, 10)
 
     assert Pending("/c", work, begun_s=0.0, total_bytes=10).result() == "/c"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_removal_that_moves_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step that goes begins the time anew."""
+    disk = MemoryStore()
+    fill(disk, [1, 2, 3])
+    turn = threading.Event()
+
+    def slowly(method: str, path: str) -> None:
+        if method == "remove_file" and path.endswith("/pertinax.json") and "default" in path:
+            turn.wait(0.06)
+
+    store: Any = Intercepted(disk, slowly)
+    with Manager(ROOT, store=store, keep=1) as manager:
+        manager.save(4, state(4))
+    assert manager.steps() == [4]
+
+
+def test_without_a_thread_old_steps_are_removed_by_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = MemoryStore()
+    fill(disk, [1, 2])
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "pertinax-delete":
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    manager = Manager(ROOT, store=disk)
+    manager.delete(1)
+    assert [one.name for one in disk.list_dir(ROOT) if one.name != ".pertinax"] == ["2"]
+    assert "the policy saves step 3" in str(manager.plan(3))

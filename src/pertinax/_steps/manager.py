@@ -288,6 +288,7 @@ class Manager(Reading):
             self._deleter.delete_or_raise(place)
 
         _for_all(self._hosts, self.root, "delete", delete)
+        self._writer.notes.forget([self._root.directory(number)])
         self._writer.doubtful.pop(number, None)
         self._writer.damaged.pop(number, None)
 

@@ -66,9 +66,15 @@ class Notes:
         """Read the notes of a step that has just been made, so that nobody need do it later."""
         with self._turn:
             self._look(step, directory)
-            if self._unsaved >= _MANY:
+            if self._unsaved >= _MANY and len(self._rows) >= _MANY:
                 self._merge_index()
                 self._save_index(_MANY)
+
+    def forget(self, directories: Collection[str]) -> None:
+        """Drop what is known of steps that are gone: a run of a million steps may keep three."""
+        with self._turn:
+            for directory in directories:
+                self._rows.pop(directory[len(self._front) :], None)
 
     def confirm(self, records: Collection[StepRecord]) -> bool:
         """Whether the steps themselves say the same. What does not is forgotten.

@@ -246,6 +246,7 @@ class StepWriter:
             _LOG.exception("nothing was deleted after step=%d", step)
             return []
         gone = [one for one, place in doomed.items() if place in hidden]
+        self.notes.forget([doomed[one] for one in gone])
         for one in gone:
             _LOG.info("deleted step=%d path=%s", one, doomed[one])
         return gone

@@ -133,7 +133,9 @@ class Draft:
                 raise FileExistsError(self.final)
             self._publish()
             return
-        for left in reversed(range(_TRIES)):
+        left = _TRIES
+        while True:
+            left -= 1
             try:
                 if self.store.stat(self.final) is None:
                     self._publish()

@@ -103,7 +103,9 @@ def test_two_processes_may_write_the_same_but_not_different_things(tmp_path: Pat
 def test_a_damaged_database_is_named(tmp_path: Path):
     write(tmp_path / "ocdbt.process_0", {"a": b"x"})
     manifest = tmp_path / "ocdbt.process_0" / "manifest.ocdbt"
-    manifest.write_bytes(manifest.read_bytes()[:-1] + b"!")
+    content = bytearray(manifest.read_bytes())
+    content[-1] ^= 1
+    manifest.write_bytes(content)
     with pytest.raises(CorruptCheckpoint):
         merge_item(STORE, str(tmp_path), validate=False)
 

@@ -151,6 +151,7 @@ class KnownSteps:
 
     def settle(self, gone: Sequence[int]) -> None:
         """The save and its removals are over: what had to go and is not `gone` is still there."""
+        self._listing.forget(gone)
         with self._lock:
             _merge(self._infos, [info for info in self._leaving if info.step not in gone])
             self._leaving = []
@@ -165,6 +166,7 @@ class KnownSteps:
 
     def discard(self, step: int) -> None:
         """Forget `step`."""
+        self._listing.forget([step])
         with self._lock:
             self._infos[:] = [info for info in self._infos if info.step != step]
 

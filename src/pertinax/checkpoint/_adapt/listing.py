@@ -60,6 +60,12 @@ class Listing:
         if self._notes is not None and self._naming is not None:
             self._notes.add(step, f"{self._root.rstrip('/')}/{self._naming.name(step)}")
 
+    def forget(self, steps: Sequence[int]) -> None:
+        """These steps are gone."""
+        if self._notes is not None and self._naming is not None:
+            front = self._root.rstrip("/")
+            self._notes.forget([f"{front}/{self._naming.name(step)}" for step in steps])
+
     def corrected(self, records: Sequence[StepRecord]) -> list[StepRecord] | None:
         """What the steps themselves say now; None if that is what `records` say."""
         if self._notes is None or not records or self._notes.confirm(records):
