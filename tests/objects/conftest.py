@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 
+import fsspec
 import pytest
 
 from tests.objects.servers import ObjectServer, running
+
+# epath would remember lists that others have made out of date.
+for protocol in ("gs", "gcs"):
+    fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,17 @@
 Knows HTTP/1.1 on the wire; nothing of what the client is. Which requests fare ill is said by rules;
 a rule with a chance draws from its seed, the request's method and key and how often that came, so
 that a run can be repeated however its threads interleave. Every request is written down.
+`python -m tests.objects.faults PORT` is a slow link for benchmarks.
 """
 
+import argparse
 import contextlib
+import json
 import random
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -203,13 +207,17 @@ class Stream:
         """Break the connection so that the other side sees an error, not an end."""
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
+        self._release()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
+        """End it. A thread that waits for bytes of it wakes up."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+        self._release()
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
         self.socket.close()
 
 
@@ -448,3 +456,22 @@ class FaultProxy:
 def plain_reply(status: int) -> bytes:
     head = f"HTTP/1.1 {status} Injected\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
     return head.encode()
+
+
+def main() -> None:
+    """Be a slow link until the input ends; every line of it is answered with what passed since."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("port", type=int, help="of the server")
+    parser.add_argument("--latency-s", type=float, default=0.0)
+    parser.add_argument("--bytes-per-s", type=float, default=None)
+    given = parser.parse_args()
+    with FaultProxy(given.port, link=Link(given.latency_s, given.bytes_per_s)) as proxy:
+        print(proxy.port, flush=True)
+        for _ in sys.stdin:
+            told = {"requests": len(proxy.seen), "in flight": proxy.most_in_flight}
+            print(json.dumps(told), flush=True)
+            proxy.forget()
+
+
+if __name__ == "__main__":
+    main()

@@ -110,8 +110,7 @@ def _write_part(
         files = DataFiles(outputs, content, exact=True)
         receipts = write_pieces(outputs, files, content, workers=workers, progress=progress)
         content.snapshot.check()
-        place = files.place_nodes()
-        outputs.write(*place, [])
+        outputs.write(*files.end(), [])
     with storage_errors("write array data", directory):
         store.sync_dir(f"{directory}/d")
     return chunk_table(outputs.names, receipts)
@@ -149,6 +148,10 @@ class DataFiles:
     def place_nodes(self) -> Place:
         """The last place of all; nothing else can follow."""
         return self._append(0, LARGE_ALIGNMENT, writes=0)
+
+    def end(self) -> Place:
+        """Where the last file ends, if no more comes: the write that it was kept open for."""
+        return (self._tail, self._end)
 
     def _append(self, length: int, alignment: int, *, writes: int) -> Place:
         full: int | None = None

@@ -178,6 +178,12 @@ class Vanishing(Protocol):
         """Remove what dead processes left in a root; returns those paths."""
         ...
 
+    def remove_unfinished(self, path: str) -> bool:
+        """Remove what lies at `path` and was never published, whoever left it; whether anything was
+        there. `WriterConflict` if somebody is known to be writing it.
+        """
+        ...
+
 
 class Publishing(Appearing, Looking, Vanishing, Protocol):
     """How checkpoints appear, vanish and are found."""
@@ -246,6 +252,13 @@ class _Renamed:
                 leftovers.remove_tree(self._store, name)
             except FileNotFoundError:
                 continue
+
+    def remove_unfinished(self, path: str) -> bool:
+        """Delete the tree, which nobody is known to write."""
+        there = self._store.stat(path) is not None
+        if there:
+            leftovers.remove_tree(self._store, path)
+        return there
 
     def clean(self, root: str, *, dry_run: bool = False) -> list[str]:
         """What bears the names of the dead."""

@@ -110,6 +110,12 @@ class Removing:
                     removed.append(url)
         return removed
 
+    def remove_unfinished(self, path: str) -> bool:
+        """Remove what has no marker, also what another program has left, which owns nothing."""
+        place = self.place(path)
+        prefixes, objects = self.requests.list_level(place)
+        return bool(prefixes or objects) and self._clean_place(place)
+
     def place(self, path: str) -> str:
         """The key of a checkpoint. Raises `InvalidOption` for a bucket."""
         key = self.store.key(path)

@@ -32,7 +32,8 @@ class Listing:
         self._metrics: Final = options.best_fn is not None
         self._times: Final = options.keep_time_interval is not None
         # Steps of other names may lie anywhere.
-        plain = options.step_name_format is None and not step_lib.is_gcs_path(directory)
+        by_name = files.is_remote(directory) or not step_lib.is_gcs_path(directory)
+        plain = options.step_name_format is None and by_name
         self._naming: Final = (
             PlainNaming(options.step_prefix, options.step_format_fixed_length or None)
             if plain
@@ -47,7 +48,7 @@ class Listing:
 
         Raises `ValueError` if there is no root.
         """
-        if self._store.stat(self._root) is None:
+        if not files.is_remote(self._directory) and self._store.stat(self._root) is None:
             raise ValueError(f"Path {self._directory} does not exist.")
         found = self._directories()
         if self._notes is not None:

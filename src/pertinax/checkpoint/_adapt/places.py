@@ -14,7 +14,7 @@ from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._steps.recovery import open_root
-from pertinax._store.leftovers import find_visible
+from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
 from pertinax.checkpoint._adapt.marker import commits_by_marker, is_unfinished
@@ -87,7 +87,7 @@ class Places:
     def clear(self, step: int) -> epath.Path:
         """As `new`; where steps are not renamed, free of what was left there unfinished."""
         path = self.new(step)
-        if step_lib.is_gcs_path(path) or commits_by_marker(self._options):
+        if step_lib.in_object_store(path) or commits_by_marker(self._options):
             self.agreed("CheckpointManager:delete_unfinalized_step_gcs", step, lambda: _clear(path))
         return path
 
@@ -120,13 +120,14 @@ class Places:
         if step < 0:  # what waiting gives when nothing came
             raise FileNotFoundError(f"Checkpoint at {root / str(step)} not found.")
         path = step_lib.build_step_path(root, self._format, step)
-        if not is_visible(path):
+        by_marker = step_lib.in_object_store(path)
+        if not is_visible(path) and not (by_marker and files.exists(path)):
             raise FileNotFoundError(f"Checkpoint at {path} not found.")
         if files.is_file(path):
             raise NotACheckpoint(f"Path {path} is not a directory. Not a valid checkpoint")
         if commits_by_marker(self._options) and is_unfinished(path):
             raise ValueError(f"Found incomplete checkpoint at {path}.")
-        if step_lib.is_gcs_path(path) and not step_lib.is_checkpoint_finalized(path):
+        if by_marker and not step_lib.is_checkpoint_finalized(path):
             raise ValueError(f"Found incomplete checkpoint at {path}.")
         return path
 
@@ -148,11 +149,12 @@ class Places:
 def is_visible(path: epath.Path) -> bool:
     """Whether a published step lies at `path`."""
     store, place = locate(path)
-    return find_visible(store, place) is not None
+    return publishing(store).find_visible(place) is not None
 
 
 def _clear(path: epath.Path) -> None:
-    if not path.exists():
+    store, place = locate(path)
+    if store.stat(place) is None:
         return
     if is_unfinished(path) or not step_lib.is_checkpoint_finalized(path):
-        path.rmtree()
+        publishing(store).remove_unfinished(place)

@@ -15,8 +15,10 @@ from pertinax._core.seal import seal
 from pertinax._hosts import Round, decide_for_all
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
-from pertinax._store.leftovers import discard, find_visible, parent_of
+from pertinax._store.leftovers import parent_of
 from pertinax._store.owner import new_token
+from pertinax._store.publishing import AnyDraft, publishing
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.legacy import unwrapped
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.telling import teller
@@ -75,7 +77,7 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
     store, final = locate(directory)
 
     def look() -> str:
-        if find_visible(store, final) is not None:
+        if publishing(store).find_visible(final) is not None:
             if not force:
                 text = f"Destination {final} already exists: force=True replaces it"
                 raise DestinationExists(text)
@@ -92,8 +94,9 @@ def clear_for(path_class: type[Any], place: Place) -> None:
     """
     if not place.force or issubclass(path_class, AtomicRenameTemporaryPath):
         return
-    if find_visible(place.store, place.final) is not None:
-        discard(place.store, place.final)
+    publish = publishing(place.store)
+    if publish.find_visible(place.final) is not None:
+        publish.remove(publish.hide(place.final))
 
 
 def publish(
@@ -110,7 +113,7 @@ def publish(
     """
     ours = isinstance(path, EnginePath)
 
-    def finish(draft: Draft) -> None:
+    def finish(draft: AnyDraft) -> None:
         seal(
             draft,
             begun_ns=begun_ns,
@@ -151,7 +154,9 @@ def find_finished(directory: PathLike) -> epath.Path:
     save.
     """
     store, path = locate(directory)
-    found = find_visible(store, path)
+    found = publishing(store).find_visible(path)
+    if found is None and files.is_remote(path) and files.exists(path):
+        found = path
     if found is None:
         raise CheckpointNotFound(2, "Checkpoint not found", path)
     stat = store.stat(found)

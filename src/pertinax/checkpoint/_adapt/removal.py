@@ -44,7 +44,7 @@ class Removal:
         duration: str | None = None,
     ) -> None:
         self._store, root = locate(directory)
-        moves = subdir is not None and not step_lib.is_gcs_path(epath.Path(directory))
+        moves = subdir is not None and not step_lib.in_object_store(directory)
         self._trash = join_path(root, subdir) if moves and subdir is not None else None
         self._background = background
         self._primary_host = primary_host

@@ -36,6 +36,7 @@ from pertinax._hosts import Round, handed_over
 from pertinax._plan.topology import Topology
 from pertinax._store.contract import Store
 from pertinax._store.leftovers import parent_of, remove_tree
+from pertinax._store.publishing import publishing
 from pertinax._store.workers import Workers
 from pertinax._tree.flatten import Flat, children_of
 from pertinax._version import VERSION
@@ -292,8 +293,7 @@ def _holds_array(store: Store, path: str) -> bool:
 def make_dirs(store: Store, path: str) -> None:
     """Make a directory and the parents it lacks."""
     if store.stat(path) is None:
-        make_dirs(store, parent_of(path))
-        store.make_dir(path)
+        publishing(store).make_dirs(path)
 
 
 def _args_of(item: Any, save_args: Any, count: int) -> list[SaveArgs]:

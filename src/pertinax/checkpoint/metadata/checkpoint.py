@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -18,7 +17,7 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._formats.ledger import LEDGER_FILE, vouched_files
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step, step_fields
-from pertinax._store.replacing import replace_file
+from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
 from pertinax.errors import CorruptCheckpoint
 from pertinax.typing import PathLike
@@ -119,11 +118,8 @@ def _write(checkpoint_path: PathLike, fields: Mapping[str, Any]) -> None:
     _refuse_if_finished(directory)
     file = metadata_file_path(directory)
     text = json.dumps(dict(fields))
-    if "://" in os.fspath(directory):  # object stores replace a whole object at once
-        file.write_text(text)
-        return
     store, place = locate(file)
-    replace_file(store, place, text.encode(), f"{place}.{os.getpid()}.{threading.get_ident()}")
+    publishing(store).replace_file(place, text.encode())
 
 
 def _refuse_if_finished(directory: epath.Path) -> None:

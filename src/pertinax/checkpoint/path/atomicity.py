@@ -18,9 +18,10 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._formats.item import write_file
 from pertinax._formats.metadata.commit import COMMIT_FILE, encode_commit
-from pertinax._store.draft import Draft, make_dirs, open_draft
-from pertinax._store.leftovers import hidden_name, parent_of, remove_tree
+from pertinax._store.draft import Draft
+from pertinax._store.leftovers import hidden_name, parent_of
 from pertinax._store.local import sync_file
+from pertinax._store.publishing import AnyDraft, publishing
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.step_notes import StepNotes
@@ -34,7 +35,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 TMP_DIR_SUFFIX: Final = step_lib.TMP_DIR_SUFFIX
 
-Finish = Callable[[Draft], None]
+Finish = Callable[[AnyDraft], None]
 """Done to a directory between the last byte of its items and its commit."""
 
 
@@ -104,7 +105,7 @@ class EnginePath(TemporaryPath):
         )
         self._file_options = file_options or FileOptions()
         self._meeting = Meeting(multiprocessing_options)
-        self._draft: Draft | None = None
+        self._draft: AnyDraft | None = None
         self._done = False
         self.replace = False
         self.durable = True
@@ -133,16 +134,17 @@ class EnginePath(TemporaryPath):
     def _make(self, mode: int | None) -> None:
         store, path = locate(self._temporary)
         final = locate(self._final)[1]
+        publish = publishing(store)
         if store.stat(path) is not None:
             if not step_lib.is_tmp_checkpoint(self._temporary):
                 raise FileExistsError(17, "there is something already", path)
             _LOG.warning("removed the temporary directory of another save path=%s", path)
-            remove_tree(store, path)
+            publish.remove_unfinished(path)
         mode = step_lib.WORLD_READABLE_MODE if mode is None else mode
-        if self.durable and path != final:
-            open_draft(store, final, mode=mode, path=path)
+        if self.durable and (path != final or not publish.replaces):
+            self._draft = publish.open_draft(final, mode=mode, path=path, shared=True)
         else:
-            make_dirs(store, parent_of(path))
+            publish.make_dirs(parent_of(path))
             store.make_dir(path, mode)
 
     def abandon(self) -> None:
@@ -153,13 +155,13 @@ class EnginePath(TemporaryPath):
         if self._meeting.is_primary and not self._done:
             self._engine_draft().abandon()
 
-    def _engine_draft(self) -> Draft:
+    def _engine_draft(self) -> AnyDraft:
         if self._draft is None:  # one and the same, for it remembers that it was committed
             store, path = locate(self._temporary)
             self._draft = Draft(store, locate(self._final)[1], path)
         return self._draft
 
-    def _prepare(self) -> Draft:
+    def _prepare(self) -> AnyDraft:
         """Complete the note and whatever else comes before the commit; all files are then synced,
         if this one has to be durable.
         """
@@ -269,6 +271,10 @@ class CommitFileTemporaryPath(EnginePath):
     def finalize(self) -> None:
         """Sync, then write the marker."""
         draft = self._prepare()
+        if self._draft is not None and draft.write_id is not None:
+            draft.commit(replace=False)
+            self._done = True
+            return
         marker = f"{draft.path}/{COMMIT_FILE}"
         if draft.store.stat(marker) is None:
             write_file(draft.store, marker, encode_commit(draft.final))
@@ -278,7 +284,7 @@ class CommitFileTemporaryPath(EnginePath):
 
 def get_default_temporary_path_class(final_path: epath.Path) -> type[EnginePath]:
     """The way to commit that suits the store: by marker in object stores, by name elsewhere."""
-    if step_lib.is_gcs_path(epath.Path(final_path)):
+    if step_lib.in_object_store(final_path):
         return CommitFileTemporaryPath
     return AtomicRenameTemporaryPath
 
@@ -321,7 +327,7 @@ def _get_tmp_directory(final_path: epath.Path) -> epath.Path:
     return final_path.parent / f"{final_path.name}{TMP_DIR_SUFFIX}{number}"
 
 
-def _sync_files(draft: Draft, path: str) -> None:
+def _sync_files(draft: AnyDraft, path: str) -> None:
     for entry in draft.store.list_dir(path):
         below = f"{path}/{entry.name}"
         if entry.is_dir:

@@ -5,6 +5,7 @@ holds, nor who keeps it.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -20,11 +21,14 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._formats.metadata.commit import COMMIT_FILE
 from pertinax._formats.metadata.step_metadata import STEP_FILE, StepMetadata, decode_step
+from pertinax._steps.index import PRIVATE_DIR
 from pertinax._steps.naming import PlainNaming
-from pertinax._store.leftovers import find_visible, parse_leftover, remove_tree
+from pertinax._store.leftovers import find_visible, parse_leftover
 from pertinax._store.owner import TMP_MARK, owner_alive
+from pertinax._store.publishing import publishing
 from pertinax.checkpoint import _registry
 from pertinax.checkpoint._adapt import files
+from pertinax.errors import WriterConflict
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ TMP_DIR_SUFFIX: Final = TMP_MARK
 TMP_DIR_STEP_PATTERN: Final = r"(?:[^_]+_)?(\d+)\.orbax-checkpoint-tmp-\d+"
 WORLD_READABLE_MODE: Final = 0o777
 _COMMIT_SUCCESS_FILE: Final = COMMIT_FILE
+_SNAPSHOTS: Final = "_SNAPSHOTS"
 _EPOCH: Final = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 # Recent Orbax writes nothing behind the word, so the final dash is no part of the test.
 _UNFINISHED: Final = TMP_DIR_SUFFIX.rstrip("-")
@@ -106,11 +111,11 @@ class _StandardNameFormat(NameFormat[Metadata]):
 
     def find_all(self, base_path: epath.PathLike) -> Iterator[Metadata]:
         base = epath.Path(base_path)
-        if not files.exists(base):
+        if not files.is_remote(base) and not files.exists(base):
             return  # who looks for steps may come before who saves them
-        for name, is_dir in files.children(base):
-            step = self._naming.step(name) if is_dir else None
-            if step is not None and (not is_gcs_path(base) or _has_marker(base / name)):
+        for name in _finished(base):
+            step = self._naming.step(name)
+            if step is not None:
                 yield Metadata(step, base / name)
 
     def find_step(self, base_path: epath.PathLike, step: int) -> Metadata:
@@ -239,7 +244,7 @@ def find_step_path(
     """
     if include_uncommitted:
         base, name = epath.Path(base_path), name_format.build_name(step)
-        if is_gcs_path(base) and files.exists(base / name):
+        if in_object_store(base) and files.exists(base / name):
             return base / name
         started = sorted(
             child for child, _ in files.children(base) if child.startswith(name + _UNFINISHED)
@@ -280,6 +285,11 @@ def is_gcs_path(path: epath.Path) -> bool:
     return path.as_posix().startswith("gs://")
 
 
+def in_object_store(path: epath.PathLike) -> bool:
+    """Whether markers tell what is finished at `path`: as `is_gcs_path`, for all object stores."""
+    return is_gcs_path(epath.Path(path)) or files.is_remote(path)
+
+
 def is_tmp_checkpoint(path: epath.PathLike) -> bool:
     """Whether `path` is the directory of a save that was not published.
 
@@ -290,7 +300,7 @@ def is_tmp_checkpoint(path: epath.PathLike) -> bool:
         raise ValueError(f"Path {where} does not exist.")
     if not files.is_dir(where):
         return False
-    return (is_gcs_path(where) and not _has_marker(where)) or _UNFINISHED in where.name
+    return (in_object_store(where) and not _has_marker(where)) or _UNFINISHED in where.name
 
 
 def is_checkpoint_finalized(path: epath.PathLike) -> bool:
@@ -303,7 +313,7 @@ def is_checkpoint_finalized(path: epath.PathLike) -> bool:
         raise ValueError(f"Path {where} does not exist.")
     if not files.is_dir(where):
         raise ValueError(f"Path {where} is not a directory. Not a valid checkpoint")
-    if is_gcs_path(where) and not _has_marker(where):
+    if in_object_store(where) and not _has_marker(where):
         _LOG.warning(
             "unfinished checkpoint path=%s: it has no file %s. If it was copied from elsewhere and "
             "is known to be whole, add that file",
@@ -318,6 +328,9 @@ def tmp_checkpoints(checkpoint_dir: epath.PathLike) -> list[str]:
     """The names in `checkpoint_dir` that belong to saves that were not published."""
     base = epath.Path(checkpoint_dir)
     names = sorted(name for name, is_dir in files.children(base) if is_dir)
+    if files.is_remote(base):
+        finished = {*_finished(base), PRIVATE_DIR, _SNAPSHOTS}
+        return [name for name in names if name not in finished or _UNFINISHED in name]
     return [name for name in names if is_tmp_checkpoint(base / name)]
 
 
@@ -343,7 +356,8 @@ def cleanup_tmp_directories(
             and find_visible(store, leftover.final) == path
         ):
             continue  # not litter: for now it is the checkpoint
-        remove_tree(store, path)
+        with contextlib.suppress(WriterConflict):
+            publishing(store).remove_unfinished(path)
 
 
 def _may_be_ours(path: epath.Path) -> bool:
@@ -366,6 +380,15 @@ def record_saved_duration(checkpoint_start_time: float) -> None:
     )
 
 
+def _finished(base: epath.Path) -> list[str]:
+    """The names of directories that nothing tells to be unfinished, by one listing."""
+    if files.is_remote(base):
+        store, root = locate(base)
+        return [entry.name for entry in publishing(store).list_root(root)]
+    names = [name for name, is_dir in files.children(base) if is_dir]
+    return [name for name in names if not is_gcs_path(base) or _has_marker(base / name)]
+
+
 def _has_marker(path: epath.Path) -> bool:
     return files.exists(path / _COMMIT_SUCCESS_FILE)
 
@@ -386,12 +409,14 @@ def step_from_checkpoint_name(name: str) -> int:
 
 
 def checkpoint_steps_paths(checkpoint_dir: epath.PathLike) -> list[epath.Path]:
-    """Finished directories whose names end like a step's. Raises `ValueError` without the root."""
+    """Finished directories whose names end like a step's. Raises `ValueError` without the root.
+
+    In an object store an empty root and none are the same.
+    """
     base = epath.Path(checkpoint_dir)
-    if not files.exists(base):
+    if not files.is_remote(base) and not files.exists(base):
         raise ValueError(f"Path {base} does not exist.")
-    names = [n for n, is_dir in files.children(base) if is_dir and _LISTED_NAME.fullmatch(n)]
-    return [base / n for n in names if not is_gcs_path(base) or _has_marker(base / n)]
+    return [base / name for name in _finished(base) if _LISTED_NAME.fullmatch(name)]
 
 
 def checkpoint_steps(
@@ -404,6 +429,6 @@ def checkpoint_steps(
 
 def any_checkpoint_step(checkpoint_dir: epath.PathLike) -> int | None:
     """Some finished step, or None. Raises `FileNotFoundError` without the directory."""
-    if not files.exists(checkpoint_dir):
+    if not files.is_remote(checkpoint_dir) and not files.exists(checkpoint_dir):
         raise FileNotFoundError(f"Path {checkpoint_dir} does not exist.")
     return next(iter(checkpoint_steps(checkpoint_dir)), None)
