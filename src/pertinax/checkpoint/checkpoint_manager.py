@@ -308,6 +308,7 @@ class CheckpointManager(AbstractCheckpointManager):
 
     def _write(self, stats: SaveStepStatistics, step: int, args: args_lib.Composite) -> None:
         stats.checkpointer_blocking_start_time = begun = time.time()
+        self._removal.make_room()
         path = self._places.clear(step)
         _LOG.info("%s save begins path=%s", teller(step), path)
         self._checkpointer.save(path, args=args)

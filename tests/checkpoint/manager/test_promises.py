@@ -348,6 +348,41 @@ def test_the_next_save_does_not_wait_for_the_bytes_of_old_steps_but_waiting_does
 
 
 @pytest.mark.wd("W-36")
+def test_where_another_step_hardly_fits_a_save_waits_for_the_bytes_of_old_ones(
+    ours, root, monkeypatch
+):
+    import collections
+    import shutil
+
+    from pertinax._store import leftovers
+
+    go = threading.Event()
+    begun = threading.Event()
+    remove = leftovers.remove_tree
+    usage = collections.namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil has it
+
+    def blocked(*args: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        remove(*args)
+
+    def nearly_full(_: Any) -> Any:
+        threading.Timer(0.05, go.set).start()
+        return usage(10**9, 10**9 - 10, 10)
+
+    monkeypatch.setattr(leftovers, "remove_tree", blocked)
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
+    options = ours.CheckpointManagerOptions(max_to_keep=1)
+    with ours.CheckpointManager(root, options=options) as one:
+        store(ours, one, 0)
+        store(ours, one, 1)
+        assert begun.wait(60)
+        store(ours, one, 2)
+        assert go.is_set()
+    assert names(root) == ["2"]
+
+
+@pytest.mark.wd("W-36")
 def test_a_step_that_cannot_be_deleted_fails_no_save_and_stays_known(ours, root, monkeypatch):
     from pertinax._store import leftovers
 

@@ -4,7 +4,9 @@ Knows one root and where its removed steps go. Knows nothing of which steps they
 fails is logged; it fails no save.
 """
 
+import contextlib
 import logging
+import shutil
 import time
 from typing import Final, final
 
@@ -13,12 +15,16 @@ from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._steps.deletion import Deleter
+from pertinax._store.contract import Store
 from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import find_visible, join_path, parent_of
 from pertinax.checkpoint import multihost
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.path import step as step_lib
 
+# A step may be larger than the one before, and others write to the disk, too.
+_SPARE: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 
 STANDARD_DURATION: Final = "/jax/orbax/checkpoint_manager/standard_checkpoint_deleter/duration"
@@ -43,6 +49,8 @@ class Removal:
         primary_host: int | None = 0,
         duration: str | None = None,
     ) -> None:
+        self._directory = directory
+        self._bytes = 0  # of the step that went last
         self._store, root = locate(directory)
         moves = subdir is not None and not step_lib.in_object_store(directory)
         self._trash = join_path(root, subdir) if moves and subdir is not None else None
@@ -65,6 +73,8 @@ class Removal:
             _LOG.info("%s the primary host removes path=%s", teller(), path)
             return True
         begun_s = time.monotonic()
+        if later:
+            self._bytes = _bytes_below(self._store, locate(path)[1])
         try:
             gone = self._remove(locate(path)[1])
             if not later:
@@ -80,6 +90,18 @@ class Removal:
         if gone:
             _LOG.info("%s deleted step path=%s", teller(), place)
         return gone
+
+    def make_room(self) -> None:
+        """Before a save: where another such step hardly fits, wait for the bytes of the last ones.
+
+        Else a disk with room for one step more than are kept would be full.
+        """
+        if not self._deleter.busy or files.is_remote(self._directory):
+            return
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self._directory).free < _SPARE * self._bytes:
+                _LOG.info("%s waits until old steps have made room", teller())
+                self._deleter.wait()
 
     def settle(self) -> None:
         """Wait until nothing is left to remove, unless deletion goes on in the background."""
@@ -115,3 +137,21 @@ class Removal:
             number += 1
             path = join_path(trash, f"{name}.{number}")
         return path
+
+
+def _bytes_below(store: Store, path: str) -> int:
+    """About how much room a step takes; 0 if it is gone."""
+    try:
+        entries = store.list_dir(path)
+    except OSError:
+        return 0
+    total = 0
+    for entry in entries:
+        below = f"{path}/{entry.name}"
+        if entry.is_dir:
+            total += _bytes_below(store, below)
+            continue
+        with contextlib.suppress(OSError):
+            found = store.stat(below)
+            total += 0 if found is None else found.length
+    return total
