@@ -89,6 +89,14 @@ class SaveLine:
         """Whether a step is being written now."""
         return self._flight is not None and not self._flight.done()
 
+    @property
+    def failed_step(self) -> int | None:
+        """The step that was tried last, if that was in vain and somebody was told."""
+        flight = self._flight
+        if flight is None or not flight.asked or flight.exception() is None:
+            return None
+        return self._flight_step
+
     def settle(self, timeout_s: float | None = None) -> None:
         """Wait for the save in flight; raise its failure, unless somebody has been told.
 

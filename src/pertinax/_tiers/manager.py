@@ -17,7 +17,7 @@ from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
 from pertinax._hosts import Topology, decide_for_all, this_job
 from pertinax._steps.deletion import Deleter
-from pertinax._steps.line import SaveLine
+from pertinax._steps.line import SaveLine, Writer
 from pertinax._steps.naming import Naming, PlainNaming, step_number
 from pertinax._steps.policies import (
     KeepPolicy,
@@ -149,16 +149,12 @@ class TieredManager:
 
     def _due(self, step: int) -> tuple[bool, bool]:
         near, durable = (
-            bool(policy.due(step, self._context(writer, line)))
+            bool(policy.due(step, _context(writer, line, self._clock())))
             for policy, writer, line in zip(
                 self._policies, (self._local, self._writer), self._lines, strict=True
             )
         )
         return near, durable
-
-    def _context(self, writer: Any, line: SaveLine) -> SaveContext:
-        last_step, last_time_s = writer.last or (None, None)
-        return SaveContext(last_step, last_time_s, self._clock(), busy=line.busy)
 
     def save(
         self,
@@ -208,6 +204,12 @@ class TieredManager:
         """Raise the failure of a save that has ended. Never waits."""
         for line in self._lines:
             line.raise_failure()
+
+    @property
+    def failed_steps(self) -> tuple[int | None, int | None]:
+        """For each tier the step that it tried last, if that was in vain. Ask after a failure."""
+        near, durable = (line.failed_step for line in self._lines)
+        return near, durable
 
     @property
     def busy(self) -> bool:
@@ -275,3 +277,8 @@ class TieredManager:
             if error is None:
                 raise
             error.add_note(f"closing failed, too: {type(failure).__name__}: {failure}")
+
+
+def _context(writer: Writer, line: SaveLine, now_s: float) -> SaveContext:
+    last_step, last_time_s = writer.last or (None, None)
+    return SaveContext(last_step, last_time_s, now_s, busy=line.busy)

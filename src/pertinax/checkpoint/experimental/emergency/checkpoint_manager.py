@@ -195,7 +195,7 @@ class CheckpointManager(AbstractCheckpointManager):
         self._tiers = self._make_tiers()
         self._near: list[int] = []
         self._durable: list[int] = []
-        self._in_flight: set[int] = set()
+        self._before: tuple[list[int], list[int]] = ([], [])
         self.reload()
 
     def _make_tiers(self) -> TieredManager:
@@ -294,7 +294,11 @@ class CheckpointManager(AbstractCheckpointManager):
             raise StepAlreadyExistsError(f"step {step} is saved already")
         item = with_dtypes(item, getattr(args, "save_args", None))
         self._hearing(lambda: self._tiers.save(step, item, tiers=(near, durable)))
-        self._in_flight = {step}
+        before_near, before_durable = self._before
+        self._before = (
+            self._near if near else before_near,
+            self._durable if durable else before_durable,
+        )
         if near:
             self._near = [*self._near, step][-max(1, self._options.local.max_to_keep) :]
         if durable:
@@ -303,12 +307,15 @@ class CheckpointManager(AbstractCheckpointManager):
         return True
 
     def _hearing(self, call: Callable[[], Any]) -> None:
-        """If it turns out that a save has failed, its step is none."""
+        """If it turns out that a save has failed, its step is none, and all is as before."""
         try:
             call()
         except BaseException:
-            self._near = [step for step in self._near if step not in self._in_flight]
-            self._durable = [step for step in self._durable if step not in self._in_flight]
+            near, durable = self._tiers.failed_steps
+            if near in self._near:
+                self._near = self._before[0]
+            if durable in self._durable:
+                self._durable = self._before[1]
             raise
 
     # ------------------------------------------------------------------------------------ restoring
