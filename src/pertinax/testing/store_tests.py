@@ -355,6 +355,18 @@ class _BucketTests(_Place):
                 wanted = bytes(4 << 20) if i in (1, 7, 8) else part
                 assert reader.read(i << 22, 4 << 20) == wanted
 
+    def test_a_gap_counts_when_bytes_come_behind_it(self, store_and_root: Place) -> None:
+        store, root = store_and_root
+        for name, rest in (("with", b"z"), ("without", b"")):
+            with store.create(f"{root}/{name}") as writer:
+                assert isinstance(writer, Streaming)
+                writer.write_at(0, [b"a"])
+                writer.leave(1, 4095)
+                writer.write_at(4096, [rest])
+                writer.sync()
+        assert get(store, f"{root}/with") == b"a" + bytes(4095) + b"z"
+        assert get(store, f"{root}/without") == b"a"
+
     def test_nothing_stays_of_a_large_file_that_was_given_up(self, store_and_root: Place) -> None:
         store, root = store_and_root
         writer = store.create(f"{root}/f", 64 << 20)

@@ -90,11 +90,16 @@ class Bucket:
     """A bucket that `obstore` talks to."""
 
     def __init__(
-        self, address: Address, config: Mapping[str, Any], client_options: Mapping[str, Any]
+        self,
+        address: Address,
+        config: Mapping[str, Any],
+        client_options: Mapping[str, Any],
+        retry_s: float | None = None,
     ) -> None:
         self.front: Final = address.front
-        self._control = client(address, config, client_options, data=False)
-        self._data = client(address, config, client_options, data=True)
+        given = {"config": config, "client": client_options, "retry": {"retry_s": retry_s}}
+        self._control = client(address, given, data=False)
+        self._data = client(address, given, data=True)
 
     def head(self, key: str) -> Meta | None:
         import obstore

@@ -78,6 +78,8 @@ class ObjectStore(_Bare):
         config: settings of the service, with the names that `obstore` gives them: `endpoint`,
             `region`, `access_key_id`, ... What is not said comes from the environment.
         client_options: settings of the HTTP client: `timeout`, `connect_timeout`, `proxy_url`, ...
+        retry_s: for how many seconds a request that failed is tried again; None: 12, and 120 for
+            those that carry data.
         lease_s: after so many seconds without a sign of life a writer on another host counts as
             dead. All who write to the same place must agree on it. More than 30 s, unless the store
             is this process's own.
@@ -93,12 +95,15 @@ class ObjectStore(_Bare):
         *,
         config: Mapping[str, Any] | None = None,
         client_options: Mapping[str, Any] | None = None,
+        retry_s: float | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
         address = parse_url(url)
-        if not lease_s > 0:
-            raise InvalidOption(f"lease_s={lease_s!r} means nothing: more than 0 seconds")
-        self.requests: Requests = Bucket(address, config or {}, client_options or {})
+        if not lease_s > 0 or (retry_s is not None and not retry_s >= 0):
+            raise InvalidOption(
+                f"lease_s={lease_s!r}, retry_s={retry_s!r}: more than 0 seconds, and not negative"
+            )
+        self.requests: Requests = Bucket(address, config or {}, client_options or {}, retry_s)
         self.lease_s = lease_s
         self._base = address.url
 

@@ -86,11 +86,10 @@ def parse_url(text: str) -> Address:
     return Address(scheme, bucket, "/".join(parts))
 
 
-def client(
-    address: Address, config: Mapping[str, Any], client_options: Mapping[str, Any], *, data: bool
-) -> Any:
+def client(address: Address, settings: Mapping[str, Mapping[str, Any]], *, data: bool) -> Any:
     """What `obstore` needs to talk to the bucket; the same object for the same settings.
 
+    `settings` are groups of them: `config` of the service, `client` of the connection, `retry`.
     `data`: for requests that carry much. Raises `InvalidOption` without `obstore`, or if it refuses
     a setting.
     """
@@ -100,16 +99,13 @@ def client(
         raise InvalidOption(
             f'{address.url} is in an object store, and that needs: pip install "pertinax[cloud]"'
         ) from error
-    given = (
-        ("env", {k: v for k, v in os.environ.items() if k.upper().startswith(_SETTINGS)}),
-        ("config", config),
-        ("client", client_options),
-    )
+    env = {k: v for k, v in os.environ.items() if k.upper().startswith(_SETTINGS)}
+    groups = {"env": env, **settings}
     try:
         return _client(
             address.kind,
             address.bucket,
-            tuple((group, k, v) for group, items in given for k, v in sorted(items.items())),
+            tuple((group, k, v) for group, some in groups.items() for k, v in sorted(some.items())),
             data,
         )
     except (BaseError, TypeError) as error:
@@ -130,6 +126,7 @@ def _client(
         return _memory(bucket)
     env = {name.upper(): value for group, name, value in settings if group == "env"}
     given = {name: value for group, name, value in settings if group == "config"}
+    retry_s = next((value for group, _, value in settings if group == "retry"), None)
     emulator = env.get("STORAGE_EMULATOR_HOST")
     named = {name.removeprefix("google_") for name in given}
     if kind == "gs" and emulator and not named & {"base_url", "service_account_key"}:
@@ -147,7 +144,9 @@ def _client(
         "gs": obstore.store.GCSStore,
         "az": obstore.store.AzureStore,
     }[kind]
-    return make(bucket, config=given, client_options=options, retry_config=_retries(data=data))
+    return make(
+        bucket, config=given, client_options=options, retry_config=_retries(retry_s, data=data)
+    )
 
 
 @functools.cache
@@ -181,11 +180,12 @@ def _client_options(
     return options
 
 
-def _retries(*, data: bool) -> dict[str, Any]:
+def _retries(retry_s: float | None, *, data: bool) -> dict[str, Any]:
     seconds = dt.timedelta
+    usual_s = _DATA_RETRY_S if data else _CONTROL_RETRY_S
     return {
         "max_retries": 10,
-        "retry_timeout": seconds(seconds=_DATA_RETRY_S if data else _CONTROL_RETRY_S),
+        "retry_timeout": seconds(seconds=usual_s if retry_s is None else retry_s),
         "backoff": {
             "init_backoff": seconds(milliseconds=100),
             "max_backoff": seconds(seconds=5 if data else 3),

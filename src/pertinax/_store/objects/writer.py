@@ -98,7 +98,7 @@ class ObjectWriter:
         except OSError as error:
             raise self._fail(error) from None
         if self._done is not None:
-            self._done(self._order.next)
+            self._done(self._order.length)
 
     def close(self) -> None:
         """Finishes what was written, unless something has failed."""
@@ -159,9 +159,9 @@ class ObjectWriter:
 
     def _confirm(self) -> None:
         found = self._requests.head(self._key)
-        if found is None or found.length != self._order.next:
+        if found is None or found.length != self._order.length:
             there = "nothing" if found is None else f"{found.length} bytes"
-            text = f"{self._order.next} bytes were sent, {there} arrived"
+            text = f"{self._order.length} bytes were sent, {there} arrived"
             raise OSError(errno.EIO, text, self._url)
 
     def _send(self) -> "_Stream | None":
@@ -185,11 +185,13 @@ class _Order:
 
     Attributes:
         next: all before is in order.
+        length: where the last byte of it ends; a gap counts when bytes have come behind it.
         held_bytes: how much is in order and was not taken.
     """
 
     def __init__(self) -> None:
         self.next = 0
+        self.length = 0
         self.held_bytes = 0
         self._waiting: dict[int, bytes | int] = {}
         self._ordered: list[bytes] = []
@@ -198,28 +200,34 @@ class _Order:
         """One piece more; of two at the same place the last counts."""
         self._waiting[offset] = piece
         while (found := self._waiting.pop(self.next, None)) is not None:
-            for data in [found] if isinstance(found, bytes) else _zeros(found):
-                self._ordered.append(data)
-                self.held_bytes += len(data)
-                self.next += len(data)
+            if isinstance(found, int):
+                self.next += found
+                continue
+            self._reach(self.next)
+            self._put(found)
+            self.next += len(found)
 
     def fill(self, length: int) -> None:
         """No more will come: what nobody wrote is zero, up to `length` at least."""
         for offset in sorted(self._waiting):
             if offset > self.next:
                 self.add(self.next, offset - self.next)
-        if length > self.next:
-            self.add(self.next, length - self.next)
+        self._reach(length)
+        self.next = self.length
 
     def take(self) -> list[bytes]:
         """All that is in order."""
         taken, self._ordered, self.held_bytes = self._ordered, [], 0
         return taken
 
+    def _reach(self, end: int) -> None:
+        for start in range(self.length, end, _PIECE_BYTES):
+            self._put(bytes(min(_PIECE_BYTES, end - start)))
 
-def _zeros(length: int) -> Iterator[bytes]:
-    for start in range(0, length, _PIECE_BYTES):
-        yield bytes(min(_PIECE_BYTES, length - start))
+    def _put(self, data: bytes) -> None:
+        self._ordered.append(data)
+        self.held_bytes += len(data)
+        self.length += len(data)
 
 
 @final
