@@ -28,6 +28,7 @@ NAMES = (
     "manager_kinds",
     "manager_legacy",
     "manager_metrics",
+    "manager_random",
     "manager_retention",
     "manager_saving",
     "mappings",

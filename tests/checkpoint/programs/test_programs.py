@@ -23,7 +23,10 @@ from pertinax.checkpoint.type_handlers import GLOBAL_TYPE_HANDLER_REGISTRY as RE
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "told_by_orbax_0_8.json"
 OLD = Path(__file__).parents[3] / ".venv-orbax-0.8" / "bin" / "python"
-LONG = {"evaluators", "manager_handlers", "manager_items", "manager_metrics", "manager_retention"}
+LONG = {
+    *("evaluators", "manager_handlers", "manager_items", "manager_metrics", "manager_random"),
+    "manager_retention",
+}
 TOLD: dict[str, list[Any]] = json.loads(RECORD.read_text("utf-8"))
 
 
