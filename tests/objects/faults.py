@@ -210,17 +210,12 @@ class Stream:
         self._release()
 
     def close(self) -> None:
-<<<<<<< HEAD
         """End it. A thread that waits for bytes of it wakes up."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self._release()
 
     def _release(self) -> None:
-=======
-        with contextlib.suppress(OSError):  # first: it wakes up whoever reads, and holds the file
-            self.socket.shutdown(socket.SHUT_RDWR)
->>>>>>> eb89c8c (Object stores: several processes, faults of networks and servers, retry_s; a gap at the end of a file is none)
         with contextlib.suppress(OSError):
             self._file.close()
         self.socket.close()
