@@ -64,6 +64,7 @@ def test_a_failure_is_raised_each_time_one_asks_and_told_once(capsys):
     assert "FAILED" not in capsys.readouterr().err
 
 
+@pytest.mark.wd("Kw-21")
 def test_a_failure_that_nobody_asks_for_reaches_stderr(capsys):
     ended = threading.Event()
     pending = pertinax.save_async(

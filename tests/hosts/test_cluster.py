@@ -163,6 +163,75 @@ def test_after_a_failure_the_next_operation_works(made: list[Any], subject: str)
     assert together(clusters(made), work) == ["fine"] * COUNT
 
 
+def test_who_fails_in_the_whole_does_not_come_to_its_parts_and_is_in_step_afterwards(
+    made: list[Any], subject: str
+) -> None:
+    def work(job: Cluster) -> Any:
+        told: list[Any] = []
+        for attempt in range(3):
+            try:
+                with job.begin("whole", subject, timeout_s=60) as whole:
+                    if attempt == 1 and job.topology.process == 2:
+                        raise ValueError("only I")
+                    with whole.begin("part", "a", timeout_s=60) as part:
+                        told.append(part.collect("written", attempt, len))
+                    # One that goes on when the whole is over.
+                    lasting = job.begin("lasting", subject, timeout_s=60, within=whole)
+                with lasting as talk:
+                    told.append(talk.collect("written", attempt, len))
+            except (ValueError, PeerFailed) as error:
+                told.append(str(error))
+        return told
+
+    answers = together(clusters(made), work)
+    for process, told in enumerate(answers):
+        assert told[:2] == told[3:] == [COUNT, COUNT]
+        assert told[2] == "only I" if process == 2 else "process 2 failed" in told[2]
+
+
+def test_a_service_that_does_not_answer_is_told_once_and_soon(subject: str) -> None:
+    class Stopped:
+        """A client whose service has been stopped: calls never come back."""
+
+        def __init__(self, client: Any) -> None:
+            self.client = client
+            self.stopped = threading.Event()
+            self.asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            real = getattr(self.client, name)
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if self.stopped.is_set() and name != "blocking_key_value_get":
+                    self.asked += 1
+                    threading.Event().wait(60)
+                return real(*args, **kwargs)
+
+            return call
+
+    with clients(2) as pair:
+        client = Stopped(pair[1])
+        job = Cluster(client, Topology(1, (0, 1), 0), silence_s=1.0)
+        began_s = time.monotonic()
+
+        def work() -> None:
+            with (
+                job.begin("save", subject, timeout_s=60) as whole,
+                whole.begin("part", "a") as talk,
+            ):
+                client.stopped.set()
+                talk.agree("written", lambda: None)
+
+        with pytest.raises(PeerFailed, match="the coordination service") as caught:
+            work()
+        assert caught.value.process == 0
+        assert caught.value.phase == "written"
+        assert time.monotonic() - began_s < 10
+        client.stopped.clear()  # it goes on
+        with pytest.raises(PeerAbsent), job.begin("save", subject, timeout_s=1) as talk:
+            talk.agree("written", lambda: None)
+
+
 def test_one_that_never_comes_is_named_at_the_deadline(made: list[Any], subject: str) -> None:
     def work(job: Cluster) -> Any:
         if job.topology.process == 2:

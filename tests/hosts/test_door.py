@@ -96,6 +96,7 @@ def _save_on_some(root: str) -> Any:
     return pertinax.load(f"{root}/some", select="host/**")["host"]["table"].tolist()
 
 
+@pytest.mark.wd("Kw-06")
 @pytest.mark.row("R178")
 def test_some_of_the_processes_with_a_leader_of_their_own(tmp_path: Path) -> None:
     answers = processes.run(

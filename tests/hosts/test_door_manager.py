@@ -58,7 +58,7 @@ def _manage(root: str) -> Any:
     return out
 
 
-@pytest.mark.wd("W-20")
+@pytest.mark.wd("W-20", "Kw-18")
 @pytest.mark.row("R112")
 def test_one_process_looks_and_removes_for_all(tmp_path: Path) -> None:
     root = str(tmp_path / "deep" / "run")

@@ -35,6 +35,7 @@ def _load(path: str, turned: bool) -> list[str]:
     return states.differences(loaded)
 
 
+@pytest.mark.wd("Kw-22")
 @pytest.mark.row("R114")
 @pytest.mark.parametrize(("savers", "devices", "loaders"), [(2, 2, 4), (4, 2, 2), (3, 2, 1)])
 def test_saved_by_some_loaded_by_others(

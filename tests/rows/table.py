@@ -19,6 +19,7 @@ AREAS_DONE = (
     "tree",
     "metadata",
     "async",
+    "multihost",
     "performance",
     "docs",
     "manager",

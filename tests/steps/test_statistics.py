@@ -18,6 +18,7 @@ from pertinax.policies import Best, EverySteps, Latest, Overhead
 from tests.steps.trees import ROOT, Intercepted, fill, names, state
 
 
+@pytest.mark.wd("Kw-20")
 def test_each_save_tells_what_it_cost() -> None:
     manager = Manager(ROOT, store=MemoryStore(), keep=1)
     assert manager.statistics().last is None

@@ -175,6 +175,7 @@ def _is_taken(store: Store, final: str, options: SaveOptions, talk: Round) -> bo
         CheckpointExists,
         InvalidOption,
         NotACheckpoint,
+        about=final,
     )
 
 

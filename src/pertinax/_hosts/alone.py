@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
+from pertinax._hosts.contract import Round
 from pertinax._plan.topology import ALONE, Topology
 
 
@@ -18,7 +19,9 @@ class Alone:
 
     topology: Topology = ALONE
 
-    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Monologue":
+    def begin(
+        self, kind: str, subject: str, *, timeout_s: float = 600.0, within: Round | None = None
+    ) -> "Monologue":
         """A round of one."""
         return Monologue(self.topology)
 
@@ -42,6 +45,10 @@ class Monologue:
     ) -> Any:
         """All of us are one."""
         return decide({self.topology.process: value})
+
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Monologue":
+        """A part of it."""
+        return self
 
     def fail(self, error: BaseException) -> None:
         """Nobody to tell."""

@@ -4,22 +4,26 @@ Knows rounds: how members give values to the primary, hear its decision, and lea
 or so that one of them has failed or fallen silent. Knows nothing of devices: no collective is used,
 so any thread may wait here while the program computes.
 
-The names on the board: `<kind>/<subject>/<members>/` holds `calls/<process>`, which counts the
-operations that each process has begun, and `<n>/` for the n-th of them: `<phase>/<process>` the
+The names on the board: `<kind>/<subject and members>/` holds `calls/<process>`, which counts the
+operations that each process has begun, and `<n>/` for the n-th of them (or, of those within another
+one, `<that one>-<n>/`, which each process counts by itself): `<phase>/<process>` the
 values, `said/<phase>` the primary's decision, `failed/<process>` who gave up and why, `left` how
 many are through with it. The last to leave wipes it.
 """
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, final
 
 import jax
 
-from pertinax._hosts.board import Board
+from pertinax._hosts.board import Board, NoAnswer, Patience
+from pertinax._hosts.contract import Round
 from pertinax._hosts.pulse import Listener, keep_beating
 from pertinax._plan.topology import Topology
 from pertinax.errors import PeerAbsent, PeerFailed
@@ -28,6 +32,8 @@ _SLICE_S: Final = 0.5
 """How long to wait for the expected before looking for the unexpected."""
 _SILENCE_S: Final = 10.0
 _GRACE_S: Final = 5.0
+_SERVICE: Final = 0
+"""The process that runs JAX's coordination service."""
 _TEXT_LIMIT: Final = 4000
 
 
@@ -37,20 +43,17 @@ class Cluster:
 
     def __init__(self, client: Any, topology: Topology, *, silence_s: float = _SILENCE_S) -> None:
         self.topology: Final = topology
-        self._board = Board(client)
+        self._board = Board(client, patience=Patience(silence_s))
         self._silence_s = silence_s
 
-    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Conversation":
+    def begin(
+        self, kind: str, subject: str, *, timeout_s: float = 600.0, within: Round | None = None
+    ) -> "Conversation":
         """Begin the next operation of this kind on this subject."""
         who = self.topology
         keep_beating(self._board, who.process, len(who.members))
-        members = ",".join(map(str, who.members))
-        digest = hashlib.sha256(f"{members}/{subject}".encode()).hexdigest()[:16]
-        board = self._board.below(f"{kind}/{digest}")
-        number = board.count(f"calls/{who.process}")
         listener = Listener(self._board, self._silence_s)
-        name = f"{kind} {number} of {subject}"
-        return Conversation(board.below(str(number)), who, listener, name, timeout_s)
+        return _begin(self._board, who, listener, kind, subject, timeout_s=timeout_s, within=within)
 
 
 @final
@@ -58,11 +61,21 @@ class Conversation:
     """`Round` for several processes."""
 
     def __init__(
-        self, board: Board, topology: Topology, listener: Listener, name: str, timeout_s: float
+        self,
+        board: Board,
+        topology: Topology,
+        listener: Listener,
+        name: str,
+        *,
+        timeout_s: float,
+        within: Round | None,
     ) -> None:
         self.topology: Final = topology
+        self._parts: Counter[str] = Counter()
+        self._within = within
         self._board = board
         self._told = False
+        self._deaf = False
         self._listener = listener
         self._name = name
         self._timeout_s = timeout_s
@@ -72,33 +85,55 @@ class Conversation:
     def agree(self, phase: str, decide: Callable[[], Any]) -> Any:
         """What the primary's `decide` returns. Only the others wait."""
         self._phase = phase
-        if not self.topology.is_primary:
-            return self._hear(phase)
-        self._raise_failures()
-        return self._say(phase, decide())
+        with self._answered():
+            if not self.topology.is_primary:
+                return self._hear(phase)
+            self._raise_failures()
+        decision = decide()
+        with self._answered():
+            self._board.put(f"said/{phase}", json.dumps(decision))
+        return decision
 
     def collect(self, phase: str, value: Any, decide: Callable[[Mapping[int, Any]], Any]) -> Any:
         """What the primary's `decide` makes of the values of all members. All wait."""
         self._phase = phase
-        if not self.topology.is_primary:
-            self._board.put(f"{phase}/{self.topology.process}", json.dumps(value))
-            return self._hear(phase)
-        self._raise_failures()
-        values = self._gather(phase)
+        with self._answered():
+            if not self.topology.is_primary:
+                self._board.put(f"{phase}/{self.topology.process}", json.dumps(value))
+                return self._hear(phase)
+            self._raise_failures()
+            values = self._gather(phase)
         values[self.topology.process] = value
-        return self._say(phase, decide(dict(sorted(values.items()))))
+        decision = decide(dict(sorted(values.items())))
+        with self._answered():
+            self._board.put(f"said/{phase}", json.dumps(decision))
+        return decision
+
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Conversation":
+        """A part of this one: what it leaves on the board goes with it."""
+        board, who = self._board, self.topology
+        return _begin(board, who, self._listener, kind, subject, timeout_s=timeout_s, within=self)
+
+    def number_of(self, name: str) -> str:
+        """The number of the next operation of that name which is begun within this one."""
+        self._parts[name] += 1
+        own = hashlib.sha256(self._board.name.encode()).hexdigest()[:16]
+        return f"{own}-{self._parts[name]}"
 
     def fail(self, error: BaseException) -> None:
         """Tell the others; the primary waits until they have heard it, though not for long."""
-        self._tell(error)
+        if self._deaf:
+            return
         end_s = time.monotonic() + _GRACE_S
         others = set(self.topology.members) - {self.topology.process}
-        while self.topology.is_primary and time.monotonic() < end_s:
-            stopped = {int(process) for process in self._board.read_all("stopped")}
-            awaited = others - stopped - self._listener.silent(others).keys()
-            if not awaited:
-                return
-            self._board.read(f"stopped/{min(awaited)}", _SLICE_S)
+        with contextlib.suppress(NoAnswer):
+            self._tell(error)
+            while self.topology.is_primary and time.monotonic() < end_s:
+                stopped = {int(process) for process in self._board.read_all("stopped")}
+                awaited = others - stopped - self._listener.silent(others).keys()
+                if not awaited:
+                    return
+                self._board.read(f"stopped/{min(awaited)}", _SLICE_S)
 
     def check(self) -> None:
         """Raise `PeerFailed` if another member has failed."""
@@ -106,7 +141,8 @@ class Conversation:
         if now - self._checked_s < 1.0:
             return
         self._checked_s = now
-        self._raise_failures()
+        with self._answered():
+            self._raise_failures()
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +153,8 @@ class Conversation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._deaf:
+            return
         try:
             if error is not None:
                 self._tell(error)
@@ -125,13 +163,15 @@ class Conversation:
                 self._board.put(f"stopped/{self.topology.process}", "")
             if self._board.count("left") == len(self.topology.members):
                 self._board.clear()
+        except NoAnswer:
+            self._deaf = True  # what was to be done here is done
         except jax.errors.JaxRuntimeError:
             if error is None:  # else the service went away, and `error` tells it better
                 raise
 
     def _tell(self, error: BaseException) -> None:
         """Pass the failure on: our own, or the first one that we heard of."""
-        if self._told:
+        if self._told or self._deaf:
             return
         self._told = True
         story = {
@@ -149,10 +189,6 @@ class Conversation:
             }
         self._board.put(f"failed/{self.topology.process}", json.dumps(story))
 
-    def _say(self, phase: str, decision: Any) -> Any:
-        self._board.put(f"said/{phase}", json.dumps(decision))
-        return decision
-
     def _hear(self, phase: str) -> Any:
         """Wait for the primary's decision.
 
@@ -160,7 +196,7 @@ class Conversation:
         """
         end_s = time.monotonic() + self._timeout_s
         while True:
-            text = self._board.read(f"said/{phase}", self._slice(end_s))
+            text = self._board.read(f"said/{phase}", _slice(end_s))
             if text is not None:
                 return json.loads(text)
             self._look_around({self.topology.primary}, end_s)
@@ -175,11 +211,8 @@ class Conversation:
             if not absent:
                 return {process: json.loads(found[process]) for process in others}
             first = min(absent)
-            if self._board.read(f"{phase}/{first}", self._slice(end_s)) is None:
+            if self._board.read(f"{phase}/{first}", _slice(end_s)) is None:
                 self._look_around(absent, end_s)
-
-    def _slice(self, end_s: float) -> float:
-        return max(0.001, min(_SLICE_S, end_s - time.monotonic()))
 
     def _look_around(self, awaited: set[int], end_s: float) -> None:
         """Raise if there is no point in waiting any longer."""
@@ -201,10 +234,21 @@ class Conversation:
                 "calls in the same order"
             )
 
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        with _answered(self._phase, self._name):
+            try:
+                yield
+            except NoAnswer:
+                self._deaf = True
+                raise
+
     def _raise_failures(self) -> None:
         told = self._board.read_all("failed")
         told.pop(str(self.topology.process), None)
         if not told:
+            if self._within is not None:
+                self._within.check()
             return
         story = json.loads(told[min(told, key=int)])
         raise PeerFailed(
@@ -214,6 +258,51 @@ class Conversation:
             operation=self._name,
             type_name=story["type"],
         )
+
+
+def _begin(
+    board: Board,
+    who: Topology,
+    listener: Listener,
+    kind: str,
+    subject: str,
+    *,
+    timeout_s: float,
+    within: Round | None,
+) -> Conversation:
+    members = ",".join(map(str, who.members))
+    digest = hashlib.sha256(f"{members}/{subject}".encode()).hexdigest()[:16]
+    place = board.below(f"{kind}/{digest}")
+    if isinstance(within, Conversation):
+        # Counted within: who fails there does not come here, and must not lag behind for ever.
+        number = within.number_of(place.name)
+        name = f"{kind} of {subject}"
+    else:
+        with _answered("beginning", f"{kind} of {subject}"):
+            number = str(place.count(f"calls/{who.process}"))
+        name = f"{kind} {number} of {subject}"
+    return Conversation(
+        place.below(number), who, listener, name, timeout_s=timeout_s, within=within
+    )
+
+
+def _slice(end_s: float) -> float:
+    return max(0.001, min(_SLICE_S, end_s - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _answered(phase: str, operation: str) -> Iterator[None]:
+    """A service that does not answer is a process that has failed."""
+    try:
+        yield
+    except NoAnswer as error:
+        raise PeerFailed(
+            f"it runs the coordination service of the job, which gave {error}: it was stopped, or "
+            "its machine is gone",
+            process=_SERVICE,
+            phase=phase,
+            operation=operation,
+        ) from error
 
 
 def _names(processes: set[int]) -> str:

@@ -40,6 +40,10 @@ class Round(Protocol):
         """
         ...
 
+    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> "Round":
+        """Begin an operation that is a part of this one, and ends before it does."""
+        ...
+
     def check(self) -> None:
         """Raise `PeerFailed` if another member has failed. Cheap: it asks once a second at most."""
         ...
@@ -62,8 +66,11 @@ class Hosts(Protocol):
         """Who we all are."""
         ...
 
-    def begin(self, kind: str, subject: str, *, timeout_s: float = 600.0) -> Round:
+    def begin(
+        self, kind: str, subject: str, *, timeout_s: float = 600.0, within: Round | None = None
+    ) -> Round:
         """Begin an operation of all members: the n-th of this `kind` on this `subject` here meets
-        the n-th of every other process. Never waits. `timeout_s` bounds each later wait.
+        the n-th of every other process. Waits for nobody. `timeout_s` bounds each later wait;
+        `within` is the operation that this one is a part of: who fails there does not come here.
         """
         ...

@@ -4,6 +4,7 @@ Knows how to ask JAX for it. Knows nothing of saves.
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import jax
 from jax._src import distributed  # the only way to the client of the coordination service
@@ -13,6 +14,11 @@ from pertinax._hosts.cluster import Cluster
 from pertinax._hosts.contract import Hosts
 from pertinax._plan.topology import Topology
 from pertinax.errors import InvalidOption, UnsupportedTopology
+
+
+def service_client() -> Any:
+    """The client of the coordination service; None if `jax.distributed` does not run."""
+    return distributed.global_state.client
 
 
 def this_job(*, members: Collection[int] | None = None, primary: int | None = None) -> Hosts:
@@ -32,7 +38,7 @@ def this_job(*, members: Collection[int] | None = None, primary: int | None = No
     topology = Topology(process, chosen, leader)
     if topology.alone:
         return Alone(topology)
-    client = distributed.global_state.client
+    client = service_client()
     if client is None:
         raise UnsupportedTopology(
             f"{count} processes without a coordination service: call "

@@ -10,7 +10,7 @@ from typing import Final, final
 
 import jax
 
-from pertinax._hosts.board import Board
+from pertinax._hosts.board import Board, NoAnswer
 
 _NAME: Final = "pertinax-pulse"
 _MEMBERS_A_SECOND: Final = 500
@@ -34,6 +34,8 @@ def _beat(board: Board, process: int, period_s: float) -> None:
     while True:
         try:
             board.count(f"beat/{process}")
+        except NoAnswer:
+            continue  # it may yet go on
         except jax.errors.JaxRuntimeError:
             return  # the service has been shut down, and with it the job
         never.wait(period_s)

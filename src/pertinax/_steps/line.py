@@ -18,6 +18,7 @@ from pertinax._core.prepare import prepare
 from pertinax._core.write import Contents
 from pertinax._hosts import Hosts, Round, Topology, decide_for_all, handed_over
 from pertinax._steps.history import METRICS_ITEM
+from pertinax._steps.metrics import encode_metrics
 from pertinax._steps.statistics import Tally
 from pertinax._steps.writing import StepRoot
 from pertinax.errors import CheckpointExists
@@ -125,35 +126,42 @@ class SaveLine:
         self,
         step: int,
         tree: PyTree,
-        metrics: bytes | None,
+        metrics: Mapping[str, Any] | None,
         options: SaveOptions,
         now_s: float,
         *,
         facts: Mapping[str, Any] | None = None,
+        settled: Callable[[], None] = lambda: None,
     ) -> Pending:
-        """Take hold of `tree` and start to write it. The save before must have been settled.
+        """Wait for the save before, take hold of `tree`, and start to write it.
 
-        `facts` go into the ledger of the tree.
+        `facts` go into the ledger of the tree; `settled` is called when the save before has ended.
 
-        Raises `CheckpointExists`, `UnsupportedLeaf`, `StorageError`, `PeerFailed` and whatever the
-        keep policy raises; nothing has been written then.
+        Raises the failure of the save before, if nobody was told; `InvalidOption` for metrics;
+        `CheckpointExists`, `UnsupportedLeaf`, `StorageError`, `PeerFailed` and whatever the keep
+        policy raises. Nothing has been written then.
         """
-        begun_s = time.monotonic()
         writer = self._writer
-
-        def check() -> None:
-            writer.refuse_if_taken(step)
-            writer.rehearse(step, metrics)
-
         with contextlib.ExitStack() as stack:
+            # First of all: whatever goes wrong here, the other processes wait for us there.
             talk = stack.enter_context(self._hosts.begin("save", self._subject))
-            decide_for_all(talk, "look at the step", check, CheckpointExists)
+            measured = None if metrics is None else encode_metrics(metrics)
+            self.settle()
+            settled()
+            begun_s = time.monotonic()
+
+            def check() -> None:
+                writer.refuse_if_taken(step)
+                writer.rehearse(step, measured)
+
+            about = f"{self._subject}/{writer.root.naming.name(step)}"
+            decide_for_all(talk, "look at the step", check, CheckpointExists, about=about)
             topology = self._apart or talk.topology
             content = prepare(tree, options, options.snapshot, topology, self._plans)
             content = replace(content, facts={**content.facts, **(facts or {})})
             items: dict[str, Any] = {DEFAULT_ITEM: content}
-            if metrics is not None:
-                items[METRICS_ITEM] = {METRICS_ITEM: metrics}
+            if measured is not None:
+                items[METRICS_ITEM] = {METRICS_ITEM: measured}
             contents = Contents(items)
             before, writer.last = writer.last, (step, now_s)
             writer.tally.begin(step, contents.total_bytes)

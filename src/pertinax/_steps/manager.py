@@ -60,6 +60,9 @@ class Manager(Reading):
     A step is in the history if and only if it is on the disk, whole and durable. Old steps are
     deleted only when the new one is visible, and the newest never is. Any thread may call anything.
 
+    Where `jax.distributed` runs, a SIGTERM to any process makes all of them save one more step,
+    whatever the policy says: `if manager.preempted: break` after `save` ends the loop there.
+
     Args:
         root: the directory; made if missing. What dead processes left unfinished in it is removed.
         save: which steps to save: a policy, `n` for `EverySteps(n)`, None for every call.
@@ -134,22 +137,26 @@ class Manager(Reading):
         self._closed = False
 
     def should_save(self, step: int) -> bool:
-        """Whether the save policy wants this step. Looks at no file.
+        """Whether the save policy wants this step, or it is the last before the job is stopped.
 
-        Of several processes all must ask, unless the policy goes by steps alone: the primary's
-        clock decides.
+        Ask about the step at hand: JAX takes it for where this process is. Looks at no file. Of
+        several processes all must ask, unless the policy goes by steps alone: the primary's clock
+        decides.
         """
-        if self._hosts.topology.alone or goes_by_steps(self._policy):
-            return self._is_due(step)
-        with self._hosts.begin("should save", self.root) as talk:
-            return talk.agree("ask the policy", lambda: self._is_due(step))
+        return self._preemption.reached(step_number(step)) or self._wants(step)
 
-    def _is_due(self, step: int) -> bool:
-        last_step, last_time_s = self._writer.last or (None, None)
-        context = SaveContext(
-            last_step, last_time_s, self._clock(), cost_s=self._cost_s, busy=self._line.busy
-        )
-        return self._policy.due(step_number(step), context)
+    def _wants(self, step: int) -> bool:
+        def is_due() -> bool:
+            last_step, last_time_s = self._writer.last or (None, None)
+            context = SaveContext(
+                last_step, last_time_s, self._clock(), cost_s=self._cost_s, busy=self._line.busy
+            )
+            return self._policy.due(step_number(step), context)
+
+        if self._hosts.topology.alone or goes_by_steps(self._policy):
+            return is_due()
+        with self._hosts.begin("should save", self.root) as talk:
+            return talk.agree("ask the policy", is_due)
 
     def save(
         self,
@@ -187,21 +194,29 @@ class Manager(Reading):
         with self._turn:
             if self._closed:
                 raise RuntimeError(f"the Manager of {self.root} is closed and saves no more")
-            self._line.raise_failure()
-            if not force and not self.should_save(number):
+            if self._hosts.topology.alone:
+                # Several processes learn of a failure at different times: they ask together, below.
+                self._line.raise_failure()
+            if not (self._preemption.reached(number) or force or self._wants(number)):
                 return None
             if self._counts_cost:  # computing what is to be saved is not the cost of saving it
                 _wait_computed((tree, metrics))
-            measured = None if metrics is None else encode_metrics(metrics)
             begun_s = self._timer()
-            self._line.settle()
-            waited_s = max(0.0, self._timer() - begun_s)
+            settled_s = [begun_s]
             try:
-                pending = self._line.begin(number, tree, measured, self._options, self._clock())
+                pending = self._line.begin(
+                    number,
+                    tree,
+                    metrics,
+                    self._options,
+                    self._clock(),
+                    settled=lambda: settled_s.append(self._timer()),
+                )
             except CheckpointExists:
                 if exists == "error" or number in self._writer.doubtful:
                     raise
                 return None
+            waited_s = max(0.0, settled_s[-1] - begun_s)
             try:
                 if not self._background:
                     self._line.settle()
@@ -234,7 +249,7 @@ class Manager(Reading):
         new = StepRecord(number, int(self._clock() * 1e9), measured, place)
         others = [one for one in history if one.step != number]
         verdicts = explain(self._writer.keep, [*others, new], protect={number})
-        return Plan(number, self.should_save(number), tuple(verdicts))
+        return Plan(number, self._wants(number), tuple(verdicts))
 
     def statistics(self) -> RunStatistics:
         """What the saves of this manager cost so far: seconds, bytes, rates; and the last one."""

@@ -11,7 +11,7 @@ from jax.sharding import Sharding
 
 from pertinax._core.load import load
 from pertinax._core.options import Arrays, Cast, Extra, Missing, Shapes
-from pertinax._hosts import Hosts
+from pertinax._hosts import Hosts, Preemption
 from pertinax._steps.fallback import Restored, restore_newest
 from pertinax._steps.history import StepRecord, read_metrics, read_record
 from pertinax._steps.line import SaveLine
@@ -48,6 +48,16 @@ class Reading:
         self._writer = writer
         self._line = line
         self._root: Final = writer.root
+        self._preemption: Final = Preemption()
+
+    @property
+    def preempted(self) -> bool:
+        """Whether the job will be stopped soon, and `save` has come to the last step before.
+
+        True on all processes from the same step on: leave the loop. False without
+        `jax.distributed`, where nobody listens for SIGTERM.
+        """
+        return self._preemption.noticed
 
     def load(
         self, step: int | None = None, target: PyTree = None, **options: Unpack[LoadChoices]
@@ -115,7 +125,6 @@ class Reading:
         return self._writer.look(with_notes=True)
 
     def _restore(self, target: PyTree, fallback: bool, options: LoadChoices) -> Restored | None:  # noqa: FBT001 - passed on
-        self._line.settle()
         writer, root = self._writer, self._root
 
         def read(place: str) -> PyTree:
@@ -130,6 +139,7 @@ class Reading:
 
         try:
             with self._hosts.begin("restore", root.path) as talk:
+                self._line.settle()
                 together = Together(talk, writer.steps, read)
                 found = restore_newest(root.path, together.look, read_together, fallback=fallback)
         except CorruptCheckpoint as error:

@@ -9,6 +9,8 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
 
 from pertinax.checkpoint._adapt.type_table import TypeTable
 
@@ -24,5 +26,7 @@ COUNTERS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 """What `multihost.counters` has counted, by use."""
 RUNTIME_TO_DISTRIBUTED_IDS: list[int] = []
 """For each of JAX's processes the number that `jax.distributed` has for it; empty until asked."""
+OPERATION: ContextVar[Any] = ContextVar("pertinax_operation", default=None)
+"""What the processes of the job are at, as far as the calling code is a part of it."""
 LAST_SAVE_BEGAN_S: list[float] = [time.time()]
 """When the last published save began, in seconds since the epoch; at first, when we were loaded."""

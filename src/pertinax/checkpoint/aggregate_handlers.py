@@ -6,12 +6,12 @@ Knows one file. Items are not written this way any more; programs may be.
 import abc
 from typing import Any
 
-import jax
 from etils import epath
 
 from pertinax._core.places import locate
 from pertinax._formats.item import write_file
 from pertinax._formats.msgpack import decode, encode, materialize
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.saving import make_dirs
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.future import Future, NoopFuture
@@ -48,7 +48,7 @@ class MsgpackHandler(AggregateHandler):
 
         The future's result is the number of bytes. Raises `ValueError` for what has no spelling.
         """
-        if self._primary_host is not None and jax.process_index() != self._primary_host:
+        if not multihost.is_primary_host(self._primary_host):
             return NoopFuture()
         plain = item if is_empty_node(item) else serialize_tree(item, keep_empty_nodes=True)
         data = encode(plain)

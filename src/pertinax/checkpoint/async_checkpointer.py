@@ -52,6 +52,19 @@ class _AsyncManager:
     _timeout_secs: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Flight:
+    """A save in the background; `suffix` ends the names of its meetings."""
+
+    path: TemporaryPath
+    place: Place
+    futures: Sequence[Future]
+    talk: Round
+    meeting: Meeting
+    number: str
+    suffix: str
+
+
 class AsyncCheckpointer(Checkpointer):
     """Saves in the background.
 
@@ -95,11 +108,7 @@ class AsyncCheckpointer(Checkpointer):
             timeout_secs if timeout_secs is not None else self._async_options.timeout_secs
         )
         self._async_manager = _AsyncManager(self._timeout_secs)
-        self._background = Meeting(
-            self._multiprocessing_options,
-            barrier=self._async_options.barrier_sync_fn,
-            prefix=counters.async_save_counter(),
-        )
+        self._number = counters.async_save_counter()
         _LOG.info(
             "asynchronous checkpointer timeout_s=%d barrier=%s primary_host=%s",
             self._timeout_secs,
@@ -127,16 +136,24 @@ class AsyncCheckpointer(Checkpointer):
             place = choose_place(directory, force=force, talk=talk)
             _LOG.info("%s save begins path=%s", teller(), place.final)
             given = save_args_of(self._handler, args, kwargs)
-            path, result = run_coroutine(self._start(place, given, talk))
+            with self._meeting.inside(talk):
+                path, result = run_coroutine(self._start(place, given, talk))
             futures = list(flat_futures(result))
-            number = counters.async_save_counter()
+            flight = self._flight(path, place, futures, talk)
             with handed_over(stack) as on_thread:
 
                 def finish(_: Any) -> None:
-                    with on_thread:
-                        self._finish(path, place, futures, begun_ns, number, talk=talk)
+                    with on_thread, self._meeting.inside(talk):
+                        self._finish(flight, begun_ns)
 
-                self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
+                try:
+                    self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
+                except BaseException as error:  # no thread to be had
+                    talk.fail(error)
+                    with contextlib.suppress(BaseException):
+                        _wait_for_all(futures)  # nobody may write into what goes now
+                    abandon(path)
+                    raise
         _record("blocking_duration_secs", time.monotonic() - begun_s)
 
     async def _start(
@@ -151,41 +168,45 @@ class AsyncCheckpointer(Checkpointer):
             abandon(path)
             raise
 
-    def _finish(
-        self,
-        path: TemporaryPath,
-        place: Place,
-        futures: Sequence[Future],
-        begun_ns: int,
-        number: str,
-        *,
-        talk: Round,
-    ) -> None:
+    def _flight(
+        self, path: TemporaryPath, place: Place, futures: Sequence[Future], talk: Round
+    ) -> "_Flight":
+        """What the background part needs to know."""
+        barrier = self._async_options.barrier_sync_fn
+        own = counters.async_save_counter()
+        told = [self._number, own]
+        if barrier is not None:  # a program's own way to wait needs one name on all processes
+            told = talk.agree("number of the save", lambda: told)
+        meeting = Meeting(self._multiprocessing_options, barrier=barrier, prefix=told[0])
+        return _Flight(path, place, futures, talk, meeting, own, f"{place.name}.{told[1]}")
+
+    def _finish(self, flight: "_Flight", begun_ns: int) -> None:
         """The background part.
 
         It ends only when every future has, so that nobody writes into an abandoned directory.
         """
         began_s = time.monotonic()
         self._writer = threading.get_ident()
-        threading.current_thread().name = f"async_save_{number}"
+        threading.current_thread().name = f"async_save_{flight.number}"
+        final = flight.place.final
         try:
-            _LOG.info("%s background save begins path=%s", teller(), place.final)
-            _record("commit_future_count", len(futures))
-            _wait_for_all(futures)
-            _LOG.info("%s all is written writes=%d path=%s", teller(), len(futures), place.final)
+            _LOG.info("%s background save begins path=%s", teller(), final)
+            _record("commit_future_count", len(flight.futures))
+            _wait_for_all(flight.futures)
+            _LOG.info("%s all is written writes=%d path=%s", teller(), len(flight.futures), final)
             _record("commit_duration_sec", time.monotonic() - began_s)
-            self._meet("async_write_complete", place, number, talk)
+            self._meet("async_write_complete", flight)
             if self._meeting.is_primary:
-                self._commit(path, place, begun_ns)
-            self._meet("async_commit_complete", place, number, talk)
+                self._commit(flight.path, flight.place, begun_ns)
+            self._meet("async_commit_complete", flight)
         except BaseException as error:
-            _LOG.exception("%s background save failed path=%s", teller(), place.final)
-            talk.fail(error)
-            abandon(path)
+            _LOG.exception("%s background save failed path=%s", teller(), final)
+            flight.talk.fail(error)
+            abandon(flight.path)
             raise
         finally:
             self._writer = None
-        _LOG.info("%s background save is done path=%s", teller(), place.final)
+        _LOG.info("%s background save is done path=%s", teller(), final)
         _record("total_duration_secs", time.time() - begun_ns / 1e9)
         _record("thread_duration_sec", time.monotonic() - began_s)
 
@@ -198,10 +219,8 @@ class AsyncCheckpointer(Checkpointer):
             callback()
         publish(path, place, self._handler, begun_ns=begun_ns)
 
-    def _meet(self, point: str, place: Place, number: str, talk: Round) -> None:
-        self._background.gather(
-            point, f"{place.name}.{number}", timeout_s=self._timeout_secs, talk=talk
-        )
+    def _meet(self, point: str, flight: "_Flight") -> None:
+        flight.meeting.gather(point, flight.suffix, talk=flight.talk, timeout_s=self._timeout_secs)
 
     def restore(self, directory: PathLike, *args: Any, **kwargs: Any) -> Any:
         """Wait for the save in the background, then restore.

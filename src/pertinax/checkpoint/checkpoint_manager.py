@@ -17,8 +17,6 @@ from typing import Any, Final, Self
 import jax
 from etils import epath
 
-from pertinax._core.places import locate
-from pertinax._steps.history import read_metrics
 from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.finalizer import Finalizer
@@ -37,8 +35,10 @@ from pertinax.checkpoint._adapt.manager_items import (
 from pertinax.checkpoint._adapt.manager_options import (
     CheckpointManagerOptions,
     check_best_mode,
+    is_on_interval,
     quality_of,
 )
+from pertinax.checkpoint._adapt.measured import stored_metrics
 from pertinax.checkpoint._adapt.metrics import checked_metrics
 from pertinax.checkpoint._adapt.places import Places, is_visible, plain_step, prepare_root
 from pertinax.checkpoint._adapt.root_metadata import METADATA_ITEM_NAME, RootMetadata
@@ -55,7 +55,6 @@ from pertinax.checkpoint.logging.abstract_logger import AbstractLogger
 from pertinax.checkpoint.logging.standard_logger import StandardLogger
 from pertinax.checkpoint.logging.step_statistics import RestoreStepStatistics, SaveStepStatistics
 from pertinax.checkpoint.options import AsyncOptions, FileOptions, MultiprocessingOptions
-from pertinax.errors import CheckpointNotFound, CorruptCheckpoint
 
 __all__ = [
     "DEFAULT_ITEM_NAME",
@@ -89,6 +88,7 @@ CheckpointersDict = dict[str, AbstractCheckpointer]
 CheckpointHandlersDict = dict[str, CheckpointHandler]
 RESERVED_ITEM_NAMES: Sequence[str] = [DESCRIPTOR_ITEM_NAME, METRIC_ITEM_NAME]
 
+_Given = tuple[Any, Any, Any, Any]  # items, keywords for them, args; metrics, or another root
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -137,10 +137,11 @@ class CheckpointManager(AbstractCheckpointManager):
         self._preempted: tuple[int, bool] | None = None
         self._closed = False
         try:
-            prepare_root(self._directory, self._options)
-            self._known = KnownSteps(self._directory, self._options)
-            self._known.load()
-            self._root_metadata.save()
+            with self._places.operation("CheckpointManager:init"):
+                prepare_root(self._directory, self._options)
+                self._known = KnownSteps(self._directory, self._options)
+                self._known.load()
+                self._root_metadata.save()
             self._removal = self._places.removal()
         except BaseException:
             self._checkpointer.close()
@@ -223,8 +224,7 @@ class CheckpointManager(AbstractCheckpointManager):
             return bool(options.should_save_fn(step, latest))
         if latest is None:
             return True
-        interval, extra = options.save_interval_steps, options.save_on_steps or ()
-        return step in extra or bool(interval and step % interval == 0)
+        return is_on_interval(options, step)
 
     def save(
         self,
@@ -252,24 +252,16 @@ class CheckpointManager(AbstractCheckpointManager):
         check_args(items, args)
         self._mode.check_save(args)
         with self._saving:
-            return self._save(stats, step, (items, save_kwargs, args), metrics, force=force)
+            return self._save(stats, step, (items, save_kwargs, args, metrics), force=force)
 
-    def _save(
-        self,
-        stats: SaveStepStatistics,
-        step: int,
-        what: tuple[Any, Any, Any],
-        metrics: Any,
-        *,
-        force: bool,
-    ) -> bool:
+    def _save(self, stats: SaveStepStatistics, step: int, what: _Given, *, force: bool) -> bool:
         if self._options.read_only:
             _LOG.warning("read_only: step %d is not saved", step)
             return False
         self._preempted = None
         self._preempted = (step, self.reached_preemption(step))
         try:
-            if not force and not self.should_save(step):
+            if not force and not self._is_due(step):
                 return False
             stats.reached_preemption = self._preempted[1]
         finally:
@@ -277,6 +269,10 @@ class CheckpointManager(AbstractCheckpointManager):
         if stats.reached_preemption:
             stats.preemption_received_at = time.time()
             _LOG.warning("%s the job will be stopped soon", teller(step))
+        with self._places.operation("CheckpointManager:save"):
+            return self._save_now(stats, step, what, force=force)
+
+    def _save_now(self, stats: SaveStepStatistics, step: int, what: _Given, *, force: bool) -> bool:
         if self._closed:
             raise RuntimeError("this manager is closed and saves nothing any more: make a new one")
         self._wait_for_previous(stats)
@@ -285,7 +281,7 @@ class CheckpointManager(AbstractCheckpointManager):
                 _LOG.info("preemption at step=%d, which is saved already", step)
                 return False
             raise StepAlreadyExistsError(f"step {step} is saved already in {self._directory}")
-        items, kwargs, args = what
+        items, kwargs, args, metrics = what
         composite = self._mode.save_args(items, kwargs, args)
         measured = checked_metrics(metrics, self._quality)
         if self._quality is not None and measured is not None:
@@ -299,6 +295,12 @@ class CheckpointManager(AbstractCheckpointManager):
         stats.checkpoint_manager_blocking_duration_secs = time.time() - begun
         self._logger.log_entry(vars(stats).copy())
         return True
+
+    def _is_due(self, step: int) -> bool:
+        due = self.should_save(step)
+        if self._options.should_save_fn is None:
+            return due  # else it may go by the clock: what the primary's says counts
+        return bool(self._places.agreed("CheckpointManager:should_save", step, lambda: due))
 
     def _wait_for_previous(self, stats: SaveStepStatistics) -> None:
         stats.wait_for_prev_start_time = time.time()
@@ -339,14 +341,14 @@ class CheckpointManager(AbstractCheckpointManager):
             raise
         self._known.succeed()
         work.record()
-        begun = time.time()
-        gone: list[int] = []
+        begun, gone = time.time(), []
         try:
             gone = self._places.agreed(
                 "CheckpointManager:finalize", step, lambda: self._remove(step, doomed)
             )
         finally:
             self._known.settle(gone)
+        self._places.meet("CheckpointManager:finalize", step)
         record_stage("remove_steps_duration_secs", time.time() - begun)
         _LOG.info("%s save is done path=%s", teller(step), self._places.new(step))
 
@@ -355,8 +357,8 @@ class CheckpointManager(AbstractCheckpointManager):
             _LOG.error("step=%d is not visible after its save: nothing is deleted", step)
             return []
         self._removal.settle()  # of what is out of sight, only one save's share takes up room
-        known = self._places.known
-        return [old for old in doomed if self._removal.remove(known(old), later=True)]
+        places = {old: self._places.known(old) for old in doomed}
+        return [old for old in doomed if self._removal.remove(places[old], later=True)]
 
     # ----------------------------------------------------------------------------------- restoring
 
@@ -379,6 +381,11 @@ class CheckpointManager(AbstractCheckpointManager):
         stats.checkpoint_manager_start_time = time.time()
         check_args(items, args)
         self._mode.check_restore(args)
+        with self._places.operation("CheckpointManager:restore"):
+            return self._restore(stats, step, (items, restore_kwargs, args, directory))
+
+    def _restore(self, stats: RestoreStepStatistics, step: int | None, what: _Given) -> Any:
+        items, kwargs, args, directory = what
         self.wait_until_finished()
         root = self._directory if directory is None else epath.Path(directory)
         if step is None:
@@ -389,11 +396,11 @@ class CheckpointManager(AbstractCheckpointManager):
         path = self._places.stored(step, root)
         stats.checkpointer_start_time = time.time()
         _LOG.info("%s restore begins path=%s", teller(step), path)
-        restored = self._mode.restore(path, items, restore_kwargs, args)
+        restored = self._mode.restore(path, items, kwargs, args)
         now = time.time()
         _LOG.info("%s restore is done path=%s", teller(step), path)
         stats.checkpointer_duration_secs = now - stats.checkpointer_start_time
-        stats.checkpoint_manager_duration_secs = now - stats.checkpoint_manager_start_time
+        stats.checkpoint_manager_duration_secs = now - (stats.checkpoint_manager_start_time or now)
         self._logger.log_entry(vars(stats).copy())
         return restored
 
@@ -418,14 +425,7 @@ class CheckpointManager(AbstractCheckpointManager):
         info = self._known.find(step)
         if info is not None and self._known.is_in_flight(step):
             return info.metrics
-        store, path = locate(self._places.known(plain_step(step)))
-        try:
-            return read_metrics(store, path)
-        except (CheckpointNotFound, CorruptCheckpoint) as error:
-            if store.stat(f"{path}/{METRIC_ITEM_NAME}/{METRIC_ITEM_NAME}") is not None:
-                raise
-            _LOG.warning("there are no metrics of step=%d: %s", step, error)
-            return None
+        return stored_metrics(self._places.known(plain_step(step)))
 
     # ------------------------------------------------------------------------- the end of one thing
 

@@ -83,12 +83,13 @@ class Checkpointer(AbstractCheckpointer):
         temporary_path_class: Any = None,
     ) -> None:
         super().__init__()
-        self._handler: Any = with_args(handler)
         self._multiprocessing_options = multiprocessing_options or MultiprocessingOptions()
+        self._meeting = Meeting(self._multiprocessing_options)
+        self._meeting.check()
+        self._handler: Any = with_args(handler)
         self._file_options = file_options or FileOptions()
         self._notes = self._make_notes(checkpoint_metadata_store)
         self._temporary_path_class = temporary_path_class
-        self._meeting = Meeting(self._multiprocessing_options)
         self._owner: str | None = None  # of the directory that is made next
         jax.monitoring.record_event(self._INIT_EVENT)
 
@@ -111,7 +112,13 @@ class Checkpointer(AbstractCheckpointer):
         )
         if self._owner is not None and isinstance(path, atomicity.AtomicRenameTemporaryPath):
             path.sign(self._owner)
-        await atomicity.create_all([path], multiprocessing_options=self._multiprocessing_options)
+        try:
+            await atomicity.create_all(
+                [path], multiprocessing_options=self._multiprocessing_options
+            )
+        except BaseException:
+            abandon(path)  # nobody writes into it yet
+            raise
         return path
 
     def _path_class(self, final: epath.Path) -> type[Any]:
@@ -130,7 +137,10 @@ class Checkpointer(AbstractCheckpointer):
         """
         begun_ns = time.time_ns()
         jax.monitoring.record_event("/jax/orbax/write/start")
-        with begin_round(self._meeting, "checkpoint", directory, _PATIENCE_S) as talk:
+        with (
+            begin_round(self._meeting, "checkpoint", directory, _PATIENCE_S) as talk,
+            self._meeting.inside(talk),
+        ):
             place = choose_place(directory, force=force, talk=talk)
             _LOG.info("%s save begins path=%s", teller(), place.final)
             given = save_args_of(self._handler, args, kwargs)
@@ -155,7 +165,10 @@ class Checkpointer(AbstractCheckpointer):
         Raises `FileNotFoundError` if there is no checkpoint, `ValueError` if it is unfinished or
         does not fit.
         """
-        with begin_round(self._meeting, "restore", directory, _PATIENCE_S) as talk:
+        with (
+            begin_round(self._meeting, "restore", directory, _PATIENCE_S) as talk,
+            self._meeting.inside(talk),
+        ):
             found = find_finished(directory)
             _LOG.info("%s restore begins path=%s", teller(), found)
             given = restore_args_of(self._handler, args, kwargs)

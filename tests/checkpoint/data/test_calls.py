@@ -219,7 +219,7 @@ def test_closing_gives_all_threads_back(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 13
 
 
-@pytest.mark.wd("WD-23")
+@pytest.mark.wd("WD-23", "Kw-16")
 @pytest.mark.row("R259")
 def test_a_save_makes_no_loop_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made: list[Any] = []

@@ -44,7 +44,7 @@ def test_a_chain_waits_for_each_and_calls_once():
     assert [one.timeouts for one in chain] == [[None] * 3] * 3
 
 
-@pytest.mark.wd("WD-22")
+@pytest.mark.wd("WD-22", "Kw-15")
 def test_the_time_is_for_the_whole_chain():
     chain = [Told(), Told(), Told()]
     futures.ChainedFuture(chain, lambda: None).result(timeout=10)
@@ -53,7 +53,7 @@ def test_the_time_is_for_the_whole_chain():
     assert all(9 < limit <= 10 for limit in limits)
 
 
-@pytest.mark.wd("WD-22")
+@pytest.mark.wd("WD-22", "Kw-15")
 @pytest.mark.parametrize("silent_at", [0, 1])
 def test_a_future_that_returns_silently_too_late_is_noticed(silent_at: int):
     chain = [Told(), Told()]
@@ -108,7 +108,7 @@ def test_a_thread_raises_what_its_target_raised_whenever_it_is_joined():
     assert thread.name == "mine"
 
 
-@pytest.mark.wd("WD-22")
+@pytest.mark.wd("WD-22", "Kw-15")
 def test_a_thread_that_is_late_is_told_from_one_that_is_done():
     go = threading.Event()
     thread = futures.ThreadRaisingException(target=go.wait)

@@ -41,7 +41,7 @@ GONE_KEYWORDS = [
 ]
 
 
-@pytest.mark.row("R031", "R079", "R082", "R088", "R181", "R183", "R185", "R288", "R300")
+@pytest.mark.row("R031", "R079", "R082", "R088", "R181", "R183", "R185", "R212", "R288", "R300")
 @pytest.mark.parametrize(("home", "name", "instead"), GONE)
 def test_a_name_is_gone_and_the_page_says_what_to_use(home: str, name: str, instead: str):
     assert not hasattr(getattr(ocp, home) if home else ocp, name)

@@ -112,7 +112,7 @@ def test_old_steps_go_only_when_the_new_one_is_visible(manager, slow, root):
         assert names(root) == ["2"]
 
 
-@pytest.mark.wd("W-07", "W-10")
+@pytest.mark.wd("W-07", "W-10", "Kw-14")
 @pytest.mark.row("R123")
 @pytest.mark.parametrize("keep", [None, 0, 1])
 def test_a_failed_save_leaves_what_is_known_equal_to_the_disk(manager, slow, root, keep):
@@ -167,7 +167,7 @@ def test_errors_are_reported_without_waiting(manager, slow):
         one.check_for_errors()
 
 
-@pytest.mark.wd("W-16")
+@pytest.mark.wd("W-16", "Kw-14")
 def test_close_releases_everything_also_after_a_failure(manager, slow, root):
     one = manager()
     slow.fail = True
@@ -255,7 +255,7 @@ def test_others_may_wait_while_a_thread_saves(manager, slow, root):
         saving.result(60)
 
 
-@pytest.mark.wd("W-10")
+@pytest.mark.wd("W-10", "Kw-14")
 def test_any_thread_may_save(manager, slow, root):
     with manager() as one, concurrent.futures.ThreadPoolExecutor(4) as pool:
         saved = [pool.submit(save, one, slow, step, force=True) for step in range(8)]

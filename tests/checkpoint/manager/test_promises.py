@@ -250,7 +250,7 @@ def test_leaving_the_block_commits_and_closes(ours, root):
         store(ours, one, 1)
 
 
-@pytest.mark.wd("W-18")
+@pytest.mark.wd("W-18", "Kw-19")
 @pytest.mark.row("R238")
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_a_program_may_bring_its_way_to_commit(ours, root, asynchronous):

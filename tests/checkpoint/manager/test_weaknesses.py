@@ -207,7 +207,7 @@ def test_to_ask_for_metrics_starts_no_thread(ours, root):
         assert threading.active_count() == before
 
 
-@pytest.mark.wd("W-18")
+@pytest.mark.wd("W-18", "Kw-17")
 @pytest.mark.parametrize("clean", [False, True])
 def test_steps_that_are_committed_by_a_marker_are_found_by_it_on_a_disk_too(
     ours, root, monkeypatch, clean

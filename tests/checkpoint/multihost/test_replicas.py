@@ -63,6 +63,7 @@ class FarMesh:
         self.shape = dict(zip(("replica", "data"), shape, strict=True))
 
 
+@pytest.mark.wd("Kw-08")
 @pytest.mark.parametrize("own", range(4))
 def test_replicas_of_several_processes_come_from_the_mesh_alone(own, monkeypatch):
     monkeypatch.setattr(multihost, "process_index", lambda: own)

@@ -66,6 +66,7 @@ def source_arrays(axis: int, primary: int) -> tuple[jax.Array, ...]:
     )
 
 
+@pytest.mark.wd("Kw-07", "Kw-09")
 @pytest.mark.row("R195")
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("primary", [0, 1])
@@ -255,6 +256,7 @@ def torn(_: str) -> str:
     return "no error"
 
 
+@pytest.mark.wd("Kw-10")
 @pytest.mark.slow
 @pytest.mark.row("R164")
 @pytest.mark.row("R179")

@@ -85,8 +85,8 @@ class KnownSteps:
         """Look at the disk again. Raises `ValueError` if there is no root."""
         begun_s = time.monotonic()
         if self._options.single_host_load_and_broadcast:
-            job = Meeting(self._options.multiprocessing_options).job
-            with job.begin("list the steps", str(self._directory)) as talk:
+            meeting = Meeting(self._options.multiprocessing_options)
+            with meeting.begin("list the steps", str(self._directory)) as talk:
                 rows = talk.agree("steps", lambda: list(map(_row, self._listing.records())))
             found = [_info(_record_of(row)) for row in rows]
         else:

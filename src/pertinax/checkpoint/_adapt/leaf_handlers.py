@@ -27,9 +27,11 @@ from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.serialization import tensorstore_utils
 from pertinax.checkpoint.type_handlers import (
     GLOBAL_TYPE_HANDLER_REGISTRY,
+    NumpyHandler,
     ParamInfo,
     RestoreArgs,
     SaveArgs,
+    StringHandler,
     TypeHandler,
     is_empty_typestr,
 )
@@ -150,8 +152,10 @@ async def serialize(
     names: Sequence[str],
     args: Sequence[SaveArgs],
     settings: Settings,
+    primary_host: int | None = 0,
 ) -> list[Future]:
-    """Let all handlers begin at once; returns what they go on with.
+    """Let all handlers begin at once; returns what they go on with. Who is `primary_host` writes
+    what all processes have.
 
     If one fails, what the others have begun is waited for, and the failure raised: then nobody
     writes any more.
@@ -172,6 +176,7 @@ async def serialize(
             ts_context=context,
             value_typestr=typestr,
             enable_pinned_host_transfer=settings.pinned,
+            primary_host=primary_host,
         )
 
     calls = [
@@ -195,13 +200,20 @@ async def serialize(
     return begun
 
 
-def bytes_of(batches: Sequence[Batch], values: Sequence[Any]) -> int:
-    """How many bytes the handlers write, if they say so; else what Python keeps for the values."""
+def bytes_of(batches: Sequence[Batch], values: Sequence[Any], *, leads: bool) -> int:
+    """How many bytes the handlers write, if they say so; else what Python keeps for the values.
+
+    What all processes have is written by the one that `leads`.
+    """
     total = 0
     for handler, leaves in batches:
         own = [values[i] for i in leaves]
         try:
-            total += sum(written for written, _ in handler.memory_size(own))
+            sizes = handler.memory_size(own)
+            if isinstance(handler, NumpyHandler | StringHandler):  # they cannot know who leads
+                total += sum(read for _, read in sizes) if leads else 0
+            else:
+                total += sum(written for written, _ in sizes)
         except NotImplementedError:
             name = type(handler).__name__
             _LOG.warning("sizes are guessed handler=%s reason='it has no memory_size'", name)

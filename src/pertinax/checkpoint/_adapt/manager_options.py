@@ -122,6 +122,12 @@ def check_best_mode(mode: str) -> None:
         raise ValueError(f"`best_mode` must be one of 'max' and 'min', not {mode!r}")
 
 
+def is_on_interval(options: CheckpointManagerOptions, step: int) -> bool:
+    """Whether `step` is one of those that are saved regularly."""
+    interval, extra = options.save_interval_steps, options.save_on_steps or ()
+    return step in extra or bool(interval and step % interval == 0)
+
+
 def name_format_of(options: CheckpointManagerOptions) -> step_lib.NameFormat[Any]:
     """How the steps of a manager with these options are called."""
     return options.step_name_format or step_lib.standard_name_format(

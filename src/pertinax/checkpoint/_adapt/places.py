@@ -7,12 +7,13 @@ import contextlib
 import errno
 import logging
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, final
 
 from etils import epath
 
 from pertinax._core.places import locate
+from pertinax._hosts import decide_for_all
 from pertinax._steps.recovery import open_root
 from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
@@ -22,7 +23,12 @@ from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint.options import AsyncOptions
 from pertinax.checkpoint.path import step as step_lib
-from pertinax.errors import CheckpointNotFound, NotACheckpoint, StorageError
+from pertinax.errors import (
+    CheckpointNotFound,
+    NotACheckpoint,
+    StorageError,
+    UnsupportedTopology,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -48,14 +54,17 @@ def prepare_root(directory: epath.Path, options: CheckpointManagerOptions) -> No
             "create=True with active_processes: make the root yourself and say create=False"
         )
     meeting = Meeting(options.multiprocessing_options)
-    with meeting.job.begin("CheckpointManager:create_directory", str(directory)) as talk:
-        talk.agree("made", lambda: _open(directory, options))
+    with meeting.begin("CheckpointManager:create_directory", str(directory)) as talk:
+        decide_for_all(
+            talk, "made", lambda: _open(directory, options), ValueError, NotADirectoryError
+        )
 
 
 def _open(directory: epath.Path, options: CheckpointManagerOptions) -> None:
     store, root = locate(directory)
     try:
-        open_root(store, root, create=options.create)
+        mode = options.file_options.path_permission_mode
+        open_root(store, root, create=options.create, mode=mode)
     except CheckpointNotFound as error:
         raise ValueError(f"Path {directory} does not exist.") from error
     except StorageError as error:
@@ -77,6 +86,12 @@ class Places:
     def __init__(self, directory: epath.Path, options: CheckpointManagerOptions) -> None:
         self._directory = directory
         self._options = options
+        asynchronous = options.async_options or AsyncOptions()
+        self._timeout_s = asynchronous.timeout_secs
+        self._meeting = Meeting(
+            options.multiprocessing_options, barrier=asynchronous.barrier_sync_fn
+        )
+        self._meeting.check()
         self._format = name_format_of(options)
         self._is_own_format = options.step_name_format is not None
 
@@ -94,14 +109,41 @@ class Places:
     def agreed(self, point: str, step: int, decide: Callable[[], Any]) -> Any:
         """What `decide` returns on the primary host, on all processes: plain data.
 
-        Who has it knows that the primary is done. Where each process has a root of its own, each
-        decides.
+        It is called when all have come; who has its answer knows that the primary is done. Where
+        each process has a root of its own, each decides.
         """
-        options = self._options
-        timeout_s = (options.async_options or AsyncOptions()).timeout_secs
-        job = Meeting(options.multiprocessing_options).job
-        with job.begin(point, f"{self._directory}/{step}", timeout_s=timeout_s) as talk:
-            return talk.agree("done", decide)
+        meeting = self._meeting
+
+        def when_all_have_come(places: Mapping[int, str]) -> Any:
+            if len(set(places.values())) > 1:
+                raise UnsupportedTopology(
+                    f"{point} was called for another step on each process: {dict(places)}; all "
+                    "must make the same calls in the same order"
+                )
+            return decide()
+
+        with meeting.begin(point, str(self._directory), timeout_s=self._timeout_s) as talk:
+            return talk.collect(point, str(self.new(step)), when_all_have_come)
+
+    def meet(self, point: str, step: int) -> None:
+        """Wait once more in the program's own way, if it has one."""
+        self._meeting.call_barrier(point, str(step), timeout_s=self._timeout_s)
+
+    @contextlib.contextmanager
+    def operation(self, kind: str) -> Iterator[None]:
+        """What all processes do together in the block: who fails in it fails for all.
+
+        Who only reads does so alone.
+        """
+        if self._options.read_only:
+            yield
+            return
+        meeting = self._meeting
+        with (
+            meeting.begin(kind, str(self._directory), timeout_s=self._timeout_s) as talk,
+            meeting.inside(talk),
+        ):
+            yield
 
     def known(self, step: int) -> epath.Path:
         """Where a known step lies: not always where it would be written."""

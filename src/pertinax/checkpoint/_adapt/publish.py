@@ -66,7 +66,7 @@ class Place(NamedTuple):
 
 def begin_round(meeting: Meeting, kind: str, directory: PathLike, timeout_s: float) -> Round:
     """An operation on a checkpoint by all processes that take part."""
-    return meeting.job.begin(kind, parent_of(locate(directory)[1]), timeout_s=timeout_s)
+    return meeting.begin(kind, parent_of(locate(directory)[1]), timeout_s=timeout_s)
 
 
 def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
@@ -84,7 +84,7 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
             _LOG.info("%s force: what is there will be replaced path=%s", teller(), final)
         return new_token()
 
-    owner = decide_for_all(talk, "look at the destination", look, DestinationExists)
+    owner = decide_for_all(talk, "look at the destination", look, DestinationExists, about=final)
     return Place(store, final, force, owner)
 
 

@@ -67,9 +67,7 @@ class Removal:
         On return it is no longer visible, durably; its bytes are gone, too, unless deletion goes on
         in the background or may go on `later`: then `settle` waits for it.
         """
-        if not (
-            multihost.should_skip_process_sync() or multihost.is_primary_host(self._primary_host)
-        ):
+        if not multihost.leads(self._primary_host):
             _LOG.info("%s the primary host removes path=%s", teller(), path)
             return True
         begun_s = time.monotonic()

@@ -49,7 +49,7 @@ class RootMetadata:
             return
         options = self._options.multiprocessing_options
         point = "CheckpointManager:check_metadata_existence"
-        with Meeting(options).job.begin(point, str(self.path)) as talk:
+        with Meeting(options).begin(point, str(self.path)) as talk:
             # Who looks a little later must not find what another has just written.
             there = talk.agree("there", lambda: files.exists(self.path))
         if there:

@@ -144,12 +144,19 @@ async def begin_write(
     processes.
     """
     with contextlib.ExitStack() as stack:
-        talk = stack.enter_context(meeting.job.begin("item", parent_of(locate(directory)[1])))
-        return await _begin(directory, take(talk.topology), talk, stack)
+        path = locate(directory)[1]
+        talk = stack.enter_context(meeting.begin_part("item", path, beside=parent_of(path)))
+        host = meeting.options.primary_host
+        return await _begin(directory, take(talk.topology), talk, stack, primary_host=host)
 
 
 async def _begin(
-    directory: PathLike, held: Held, talk: Round, stack: contextlib.ExitStack
+    directory: PathLike,
+    held: Held,
+    talk: Round,
+    stack: contextlib.ExitStack,
+    *,
+    primary_host: int | None,
 ) -> "Future[None]":
     store, path = locate(directory)
     content = held.content
@@ -164,13 +171,15 @@ async def _begin(
             names=[leaf.name for leaf in content.leaves],
             args=held.args,
             settings=held.settings,
+            primary_host=primary_host,
         )
         content = dataclasses.replace(
             content,
             others=HandlersAtWork(futures, held.batches, inside),
             check_others=held.settings.validate,
         )
-    total = _written_bytes(content) + bytes_of(held.batches, held.values)
+    leads = talk.topology.is_primary
+    total = _written_bytes(content) + bytes_of(held.batches, held.values, leads=leads)
     with handed_over(stack) as on_thread:
 
         def write() -> None:

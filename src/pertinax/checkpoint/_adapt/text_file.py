@@ -4,7 +4,6 @@ Knows one file of a directory and the thread that writes it. Knows nothing of wh
 """
 
 import concurrent.futures
-import functools
 from typing import final
 
 from etils import epath
@@ -12,7 +11,7 @@ from etils import epath
 from pertinax._core.open import read_file
 from pertinax._core.places import locate
 from pertinax._formats.item import write_file
-from pertinax.checkpoint import multihost
+from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.saving import make_dirs
 from pertinax.checkpoint._adapt.stored import check_beside
 from pertinax.checkpoint.options import MultiprocessingOptions
@@ -29,12 +28,12 @@ class TextFile:
 
     def __init__(self, name: str, options: MultiprocessingOptions | None) -> None:
         self.name = name
-        self._primary = (options or MultiprocessingOptions()).primary_host
+        self._meeting = Meeting(options)
 
-    @functools.cached_property
+    @property
     def is_ours(self) -> bool:
         """Whether this process is the one that writes. A process alone is."""
-        return multihost.should_skip_process_sync() or multihost.is_primary_host(self._primary)
+        return self._meeting.is_primary
 
     def write(self, directory: epath.Path, text: str) -> int:
         """Write it durably, in place of an older one. Returns how many bytes it has."""

@@ -3,6 +3,7 @@
 Knows how such a value becomes text. Knows nothing of files or arrays.
 """
 
+import contextvars
 import dataclasses
 import json
 from concurrent.futures import Future as Write
@@ -64,7 +65,8 @@ class JsonCheckpointHandler(AsyncCheckpointHandler):
             failed: Write[int] = Write()
             failed.set_exception(error)
             return [failed]
-        return [self._executor.submit(self._save_fn, value, directory)]
+        inside = contextvars.copy_context()  # it is part of an operation, on its thread too
+        return [self._executor.submit(inside.run, self._save_fn, value, directory)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the file."""

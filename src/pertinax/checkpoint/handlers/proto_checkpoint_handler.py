@@ -4,6 +4,7 @@ Knows how a message becomes text and comes back. Knows nothing of files. The pac
 imported when a message is saved or restored.
 """
 
+import contextvars
 import dataclasses
 from typing import Any
 
@@ -55,7 +56,8 @@ class ProtoCheckpointHandler(AsyncCheckpointHandler):
         if not isinstance(message, Message):
             raise NotAMessage(f"not a message of protocol buffers: {type(message).__qualname__}")
         text = text_format.MessageToString(message)
-        return [self._executor.submit(self._save_fn, text, directory)]
+        inside = contextvars.copy_context()  # it is part of an operation, on its thread too
+        return [self._executor.submit(inside.run, self._save_fn, text, directory)]
 
     def save(self, directory: epath.Path, *args: Any, **kwargs: Any) -> None:
         """As `async_save`, and wait for the file."""

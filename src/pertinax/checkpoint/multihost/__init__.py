@@ -54,6 +54,7 @@ _FLAGS: Final = (
     "experimental_orbax_use_distributed_process_id",
 )
 _ID_FOLDER: Final = "jax/process_id"
+_OWN_FOLDER: Final = "pertinax/process_index"
 
 
 # ------------------------------------------------------------------------------------- who we are
@@ -94,6 +95,35 @@ def _uses_distributed_ids() -> bool:
 def is_primary_host(primary_host: int | None) -> bool:
     """Whether this process leads. Without a `primary_host` every process does, on its own disk."""
     return primary_host is None or primary_host == process_index()
+
+
+def leads(primary_host: int | None) -> bool:
+    """As `is_primary_host`; but a process that is alone leads whomever the options name."""
+    return is_primary_host(primary_host) or (should_skip_process_sync() and process_index() == 0)
+
+
+def jax_process_ids(processes: set[int]) -> set[int]:
+    """The numbers that JAX has for processes that `process_index` may number otherwise.
+
+    Raises `PeerAbsent` if some process does not say its number, `ValueError` if nobody has one.
+    """
+    own = process_index()
+    if own == jax.process_index() and not _uses_distributed_ids():
+        return processes
+    client = _client()
+    client.key_value_set(f"{_OWN_FOLDER}/{jax.process_index()}", str(own), allow_overwrite=True)
+    known = {_told_id(client, pid): pid for pid in range(jax.process_count())}
+    unknown = sorted(processes - known.keys())
+    if unknown:
+        raise ValueError(f"no such processes: {unknown}; there are {sorted(known)}")
+    return {known[number] for number in processes}
+
+
+def _told_id(client: Any, pid: int) -> int:
+    try:
+        return int(client.blocking_key_value_get(f"{_OWN_FOLDER}/{pid}", _DISCOVERY_TIMEOUT_MS))
+    except jax.errors.JaxRuntimeError as error:
+        raise PeerAbsent(f"JAX's process {pid} does not say what its number is: {error}") from error
 
 
 def is_runtime_to_distributed_ids_initialized() -> bool:

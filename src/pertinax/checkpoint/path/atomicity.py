@@ -23,7 +23,7 @@ from pertinax._store.leftovers import hidden_name, parent_of
 from pertinax._store.local import sync_file
 from pertinax._store.publishing import AnyDraft, publishing
 from pertinax.checkpoint import multihost
-from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.meeting import Meeting, told_by_primary
 from pertinax.checkpoint._adapt.step_notes import StepNotes
 from pertinax.checkpoint._adapt.telling import teller
 from pertinax.checkpoint.multihost import counters
@@ -299,10 +299,13 @@ async def create_all(
     meeting = Meeting(multiprocessing_options)
     names = ",".join(path.get_final().name for path in paths)
     suffix = f"{names}.{counters.tmp_directory_counter()}"
+    place = str(paths[0].get_final().parent)
     timeout_s = multihost.DIRECTORY_CREATION_TIMEOUT
-    meeting.gather("create_tmp_directory:pre", suffix, timeout_s=timeout_s)
-    await asyncio.gather(*(path.create() for path in paths))
-    meeting.gather("create_tmp_directory:post", suffix, timeout_s=timeout_s)
+    kind = "create_tmp_directory"
+    with meeting.begin_part(kind, place, beside=place, timeout_s=timeout_s) as talk:
+        meeting.gather("create_tmp_directory:pre", suffix, talk=talk, timeout_s=timeout_s)
+        await asyncio.gather(*(path.create() for path in paths))
+        meeting.gather("create_tmp_directory:post", suffix, talk=talk, timeout_s=timeout_s)
     jax.monitoring.record_event_duration_secs(
         "/jax/orbax/write/directory_creation_secs", time.monotonic() - began_s
     )
@@ -317,12 +320,17 @@ def on_commit_callback(tmp_dir: TemporaryPath, *, checkpoint_start_time: float) 
 
 
 def _get_tmp_directory(final_path: epath.Path) -> epath.Path:
-    """Alone, a process signs the name, so that its leftovers can be told from those of the living.
+    """Who leads signs the name, so that its leftovers can be told from those of the living.
 
-    Several processes must find the same name without asking: they count.
+    Several processes that are not at the same operation must find one name without asking: they
+    count.
     """
     if multihost.should_skip_process_sync():
         return epath.Path(hidden_name(str(final_path)))
+    phase = f"temporary name of {final_path.parent.name}/{final_path.name}"
+    told = told_by_primary(phase, lambda: hidden_name(str(final_path)))
+    if told is not None:
+        return epath.Path(told)
     number = counters.tmp_directory_counter()
     return final_path.parent / f"{final_path.name}{TMP_DIR_SUFFIX}{number}"
 

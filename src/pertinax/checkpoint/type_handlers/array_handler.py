@@ -16,7 +16,7 @@ from etils import epath
 from jax.sharding import NamedSharding, Sharding
 
 from pertinax._formats.metadata.sharding import decode_sharding
-from pertinax.checkpoint import serialization
+from pertinax.checkpoint import multihost, serialization
 from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.future import Future
@@ -190,7 +190,7 @@ class ArrayHandler(TypeHandler):
 
     async def _write(self, writes: Sequence[ArrayWrite], layouts: Sequence[Sharding]) -> None:
         log_tensorstore(self._metadata_key, [one.info for one in writes])
-        if self._enable_write_sharding_file and self._primary_host in (None, jax.process_index()):
+        if self._enable_write_sharding_file and multihost.leads(self._primary_host):
             await _write_layouts(layouts, [one.info for one in writes])
         await write_arrays(writes, self._primary_host)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.metadata.value import Metadata
 from pertinax.checkpoint.type_handlers.leaf_args import RestoreArgs, SaveArgs
@@ -31,6 +32,7 @@ class ParamInfo:
         ts_context: the TensorStore context of the call.
         value_typestr: under which name the leaf's type is recorded (when saving).
         enable_pinned_host_transfer: whether bytes may leave a device by way of pinned memory.
+        primary_host: the process that writes what all processes have; None: each process.
     """
 
     name: str | None = None
@@ -44,6 +46,12 @@ class ParamInfo:
     ts_context: Any = None
     value_typestr: str | None = None
     enable_pinned_host_transfer: bool = True
+    primary_host: int | None = 0
+
+    @property
+    def is_written_here(self) -> bool:
+        """Whether this process writes what all processes have, such as a number."""
+        return multihost.leads(self.primary_host)
 
 
 class TypeHandler(abc.ABC):

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-import jax
 import numpy as np
 
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.arrays.fragments import Fragment, Fragments
 from pertinax.checkpoint.future import Future
@@ -40,7 +40,7 @@ from pertinax.checkpoint.type_handlers.stored_arrays import (
 
 
 class NumpyHandler(TypeHandler):
-    """Stores numpy arrays; process 0 writes them.
+    """Stores numpy arrays; the primary host of their infos writes them.
 
     `metadata_key` is the name of the key with the array's metadata, if not the usual one.
     """
@@ -70,15 +70,16 @@ class NumpyHandler(TypeHandler):
         """Copy the arrays and begin to write them."""
         args = args or [SaveArgs()] * len(values)
         check_input_arguments(values, infos, args)
-        if jax.process_index() != 0:
-            return []
-        copies = [np.array(value, copy=True, order="C") for value in values]
-        log_tensorstore(self._metadata_key, infos)
-        writes = [
-            self._prepare(value, info, arg)
-            for value, info, arg in zip(copies, infos, args, strict=True)
+        own = [
+            (np.array(value, copy=True, order="C"), info, arg)
+            for value, info, arg in zip(values, infos, args, strict=True)
+            if info.is_written_here
         ]
-        return [start(lambda: asyncio.run(write_arrays(writes, 0)), "pertinax-numpy-handler")]
+        if not own:
+            return []
+        log_tensorstore(self._metadata_key, infos)
+        writes = [self._prepare(*one) for one in own]
+        return [start(lambda: asyncio.run(write_arrays(writes, None)), "pertinax-numpy-handler")]
 
     async def deserialize(
         self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None = None
@@ -91,8 +92,8 @@ class NumpyHandler(TypeHandler):
         return values
 
     def memory_size(self, values: Sequence[Any]) -> Sequence[tuple[int, int]]:
-        """The bytes of each array; only process 0 writes them."""
-        writes = jax.process_index() == 0
+        """The bytes of each array; process 0 writes them, as far as is known without infos."""
+        writes = multihost.leads(0)
         return [(value.nbytes if writes else 0, value.nbytes) for value in values]
 
     async def _describe(self, info: ParamInfo) -> ArrayMetadata:
@@ -172,7 +173,7 @@ class ScalarHandler(NumpyHandler):
         return [value.item() for value in found]
 
     def memory_size(self, values: Sequence[Any]) -> Sequence[tuple[int, int]]:
-        """What Python keeps for each number; only process 0 writes them."""
-        writes = jax.process_index() == 0
+        """What Python keeps for each number; written as those of arrays are."""
+        writes = multihost.leads(0)
         sizes = [sys.getsizeof(value) for value in values]
         return [(size if writes else 0, size) for size in sizes]

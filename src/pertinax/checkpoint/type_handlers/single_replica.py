@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint.multihost import multislice
 from pertinax.checkpoint.type_handlers.array_handler import ArrayHandler
 from pertinax.checkpoint.type_handlers.contract import ParamInfo, check_input_arguments
@@ -110,7 +111,7 @@ class SingleReplicaArrayHandler(ArrayHandler):
 
     def _reads(self, sharding: NamedSharding) -> bool:
         readers = self._validate_sharding_and_get_primary_replica_processes(sharding)
-        return jax.process_index() in readers
+        return multihost.process_index() in readers
 
     def _validate_sharding_and_get_primary_replica_processes(self, sharding: Any) -> set[int]:
         """The processes that read. Raises `InvalidShardingError`."""
@@ -131,8 +132,8 @@ class SingleReplicaArrayHandler(ArrayHandler):
                 f"all devices of {sharding.mesh.shape} are in the primary replica: "
                 "there is nobody to send to"
             )
-        readers = {device.process_index for device in inside}
-        torn = readers & {device.process_index for device in outside}
+        readers = multihost.unique_processes_from_devices(inside)
+        torn = readers & multihost.unique_processes_from_devices(outside)
         # A job of one process has nobody to spare the reading; its devices are sent what it reads.
         if torn and jax.process_count() > 1:
             raise InvalidShardingError(

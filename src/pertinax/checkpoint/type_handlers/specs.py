@@ -9,13 +9,13 @@ import logging
 import os
 from typing import Any, Final
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from pertinax._formats.ocdbt import MANIFEST_FILE
 from pertinax._formats.zarr.array import METADATA_KEY
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint.serialization import tensorstore_utils
 from pertinax.checkpoint.serialization.tensorstore_utils import ArrayWriteSpec, JsonSpec
@@ -39,7 +39,7 @@ def get_process_index_for_subdir(
         return None
     if override_ocdbt_process_id is not None:
         return override_ocdbt_process_id
-    return jax.process_index()
+    return multihost.process_index()
 
 
 def get_ts_context(use_ocdbt: bool = True) -> Any:

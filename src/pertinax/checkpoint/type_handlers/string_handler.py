@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
-import jax
 from etils import epath
 
+from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint.future import Future
 from pertinax.checkpoint.metadata.value import Metadata, StringMetadata
@@ -29,7 +29,7 @@ _DEFAULT_FILENAME = "_strings.json"
 
 
 class StringHandler(TypeHandler):
-    """Stores text in `filename`, by default `_strings.json`; process 0 writes it."""
+    """Stores text in `filename`, by default `_strings.json`; the primary host of the infos does."""
 
     def __init__(self, filename: str | None = None) -> None:
         self._filename = filename or _DEFAULT_FILENAME
@@ -54,10 +54,11 @@ class StringHandler(TypeHandler):
     ) -> Sequence[Future]:
         """Begin to write the text."""
         check_input_arguments(values, infos)
-        if jax.process_index() != 0:
+        own = [i for i, info in enumerate(infos) if info.is_written_here]
+        if not own:
             return []
-        texts = [str(value) for value in values]
-        return [start(lambda: asyncio.run(self._write(texts, infos)), "pertinax-string-handler")]
+        texts, places = [str(values[i]) for i in own], [infos[i] for i in own]
+        return [start(lambda: asyncio.run(self._write(texts, places)), "pertinax-string-handler")]
 
     async def deserialize(
         self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None = None
@@ -73,8 +74,8 @@ class StringHandler(TypeHandler):
         return await all_of(read, infos)
 
     def memory_size(self, values: Sequence[Any]) -> Sequence[tuple[int, int]]:
-        """The bytes of each text as UTF-8; only process 0 writes them."""
-        writes = jax.process_index() == 0
+        """The bytes of each text as UTF-8; only process 0 writes them, as far as one knows."""
+        writes = multihost.leads(0)
         sizes = [len(value.encode("utf-8", "surrogatepass")) for value in values]
         return [(size if writes else 0, size) for size in sizes]
 
