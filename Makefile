@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash fuzz bench golden oldest parity reference clean setup static format
+.PHONY: help demo test check crash coverage fuzz bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ check: static ## the same with unit tests only: under a minute
 
 crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED; sizes in docs/reliability.md)
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m campaign --timeout 0 $(TEST_ARGS)
+
+# What decides whether a checkpoint is there and whole: every branch is taken by a fast test.
+DECIDES := */_store/draft.py,*/_store/leftovers.py,*/_store/failures.py,*/_store/replacing.py,*/_formats/ledger.py,*/_formats/vouching.py,*/_formats/ocdbt/*,*/_steps/retention.py,*/_steps/policies.py,*/_steps/deletion.py,*/_steps/plan.py
+
+coverage: $(DEV) ## branch coverage of commit, ledger, OCDBT and retention; less than 100 % is a failure
+	$(PY) -m coverage run --rcfile=/dev/null --branch --include='$(DECIDES)' -m pytest -q -n0 -m "not interop and not campaign" \
+		tests/store tests/formats/test_ledger.py tests/formats/ocdbt tests/steps tests/corruption/test_hostile_ledger.py tests/checkpoint/type_handlers
+	$(PY) -m coverage report --rcfile=/dev/null -m --skip-covered --fail-under=100
 
 fuzz: $(DEV) ## fuzz a parser by its branches: TARGET=ledger SECONDS=60 SEED=1
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[campaigns]'

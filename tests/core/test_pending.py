@@ -218,3 +218,20 @@ def test_a_program_may_save_when_the_interpreter_is_ending(tmp_path):
     result = child(code, tmp_path / "c")
     assert result.returncode == 0, result.stderr
     assert pertinax.load(tmp_path / "c1")["a"][-1] == 199_999
+
+
+@pytest.mark.parametrize("ending", ["os._exit(4)", "os.kill(os.getpid(), 15)"])
+def test_a_program_that_ends_at_once_leaves_what_was_there(tmp_path, ending):
+    code = f"""
+        import os, sys, numpy as np, pertinax
+        pertinax.save(sys.argv[1], {{"n": 1}})
+        pertinax.save_async(sys.argv[1], {{"n": 2, "a": np.arange(4_000_000)}}, exists="replace")
+        {ending}
+    """
+    result = child(code, tmp_path / "c")
+    assert result.returncode in (4, -15), result.stderr
+    assert pertinax.load(tmp_path / "c")["n"] in (1, 2)
+    assert pertinax.verify(tmp_path / "c").ok
+    pertinax.save(tmp_path / "c", {"n": 3}, exists="replace")
+    assert pertinax.load(tmp_path / "c") == {"n": 3}
+    assert os.listdir(tmp_path) == ["c"]

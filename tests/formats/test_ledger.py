@@ -239,6 +239,8 @@ def column(numbers, dtype):
         (lambda f: f["leaves"].update(name=["a", "a", "s"]), "3 leaves in the tree, 3 specs, 2"),
         (lambda f: f["leaves"].update(spec="!!!"), "not base64"),
         (lambda f: f["chunks"].update(leaf=column([1, 0, -1], "<i4")), "out of order|without"),
+        (lambda f: f.update(container="tar"), "no such layout: 'tar' 'zarr'"),
+        (lambda f: f.update(array_driver="n5"), "no such layout: 'ocdbt' 'n5'"),
         (lambda f: f["values"].clear(), "leaf 's' has 0 chunks of 0"),
         (lambda f: f["values"][0].__setitem__(1, 7), "leaf 's' is no str"),
     ],

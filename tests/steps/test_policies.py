@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pertinax import policies
-from pertinax._steps.policies import keep_policy, save_policy
+from pertinax._steps.policies import goes_by_steps, keep_policy, save_policy
 from pertinax._steps.retention import victims
 from pertinax.errors import InvalidOption
 from pertinax.policies import (
@@ -425,3 +425,9 @@ def test_policies_of_the_user_combine_from_either_side() -> None:
         assert isinstance(both, policies.AllOf)
     for either in (mine | EverySteps(3), EverySteps(3) | mine):
         assert isinstance(either, policies.AnyOf)
+
+
+def test_which_policies_each_process_can_ask_for_itself() -> None:
+    assert goes_by_steps(EverySteps(3))
+    assert goes_by_steps(EverySteps(3) | policies.AtSteps([1]))
+    assert not goes_by_steps(EverySteps(3) & policies.EverySeconds(1))

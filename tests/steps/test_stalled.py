@@ -166,3 +166,4 @@ def test_without_a_thread_old_steps_are_removed_by_the_caller(
     manager.delete(1)
     assert [one.name for one in disk.list_dir(ROOT) if one.name != ".pertinax"] == ["2"]
     assert "the policy saves step 3" in str(manager.plan(3))
+    assert str(manager.plan()).startswith("2: kept")
