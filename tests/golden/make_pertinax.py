@@ -74,5 +74,40 @@ def main():
         print("wrote", root / "managed")
 
 
+def part_tree() -> dict:
+    """Inside a job of two processes: an array over both, and what each has for itself."""
+    mesh = Mesh(np.array(jax.devices()), ("x",))
+    rows = NamedSharding(mesh, PartitionSpec("x"))
+    host = np.arange(12, dtype=np.float32).reshape(4, 3)
+    array = jax.make_array_from_callback(host.shape, rows, lambda index: host[index])
+    return {"rows": array, "host": np.arange(3), "name": "part"}
+
+
+def save_part(root: str) -> None:
+    """The part of one process of two, as `MultiprocessingOptions(primary_host=None)` writes it."""
+    from pertinax import checkpoint as ocp
+
+    alone = ocp.options.MultiprocessingOptions(primary_host=None)
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        path = f"{root}/{jax.process_index()}/part"
+        checkpointer.save(path, args=ocp.args.PyTreeSave(part_tree()))
+
+
+def write_parts() -> None:
+    """Version 2: items that hold a part of their arrays."""
+    import tempfile
+
+    from tests.golden import make_pertinax  # forked processes find functions by their module
+    from tests.hosts import processes
+
+    root = HERE / "pertinax-2"
+    if not root.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            processes.run(make_pertinax.save_part, 2, str(root), folder=Path(folder) / "job")
+        print("wrote", root)
+
+
 if __name__ == "__main__":
     main()
+    write_parts()

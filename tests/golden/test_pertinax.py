@@ -46,6 +46,21 @@ def test_a_golden_checkpoint_is_read_exactly(path):
     assert_same(pertinax.load(path, golden_tree()), golden_tree())
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_golden_parts_give_back_what_they_hold_and_name_what_they_do_not(process):
+    path = HERE / "pertinax-2" / str(process) / "part"
+    assert pertinax.verify(path).ok
+    assert pertinax.describe(path).partial
+    assert_same(
+        pertinax.load(path, select=["host", "name"]), {"host": np.arange(3), "name": "part"}
+    )
+    with pytest.raises(pertinax.errors.PartAbsent, match="'rows'") as caught:
+        pertinax.load(path)
+    own, other = [((0, 0), (2, 3)), ((2, 0), (4, 3))][:: -1 if process else 1]
+    assert caught.value.held == (own,)
+    assert (caught.value.start, caught.value.stop) == other
+
+
 @pytest.mark.parametrize("root", MANAGED, ids=lambda p: p.parent.name)
 def test_a_golden_root_is_read_exactly(root):
     assert pertinax.verify(root / "3").ok
