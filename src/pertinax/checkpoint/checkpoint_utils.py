@@ -20,6 +20,8 @@ from pertinax._tree.flatten import Flat, flatten
 from pertinax._tree.paths import Path, path_text
 from pertinax._tree.rebuild import refill
 from pertinax.checkpoint import multihost
+from pertinax.checkpoint._adapt import files
+from pertinax.checkpoint._adapt.copies import copy_checkpoint, remove_unheld
 from pertinax.checkpoint._adapt.holding import clean_snapshots
 from pertinax.checkpoint._adapt.trees import MISSING, align
 from pertinax.checkpoint._adapt.waiting import NO_STEP, Patience, Wanted, held_step
@@ -226,7 +228,9 @@ def _snapshot_checkpoint(  # pyright: ignore[reportUnusedFunction] - programs' t
     """A snapshot that nobody holds: the next iterator removes it."""
     path = step_name_format.find_step(checkpoint_dir, step).path
     store, source = locate(path)
-    take_snapshot(store, source, locate(get_snapshot_dir_from_step_dir(path, snapshot_dir))[1])
+    place = locate(get_snapshot_dir_from_step_dir(path, snapshot_dir))[1]
+    make = copy_checkpoint if files.is_remote(path) else take_snapshot
+    make(store, source, place)
     return True
 
 
@@ -238,5 +242,6 @@ def _release_snapshot(  # pyright: ignore[reportUnusedFunction] - programs' test
 ) -> None:
     path = step_lib.build_step_path(checkpoint_dir, step_name_format, step)
     store, place = locate(get_snapshot_dir_from_step_dir(path, snapshot_dir))
-    if not release_snapshot(store, place):
+    release = remove_unheld if files.is_remote(path) else release_snapshot
+    if not release(store, place):
         _LOG.error("there is no snapshot to release path=%s", place)

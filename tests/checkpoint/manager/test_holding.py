@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import pertinax
 from pertinax._core.places import locate
 from pertinax._store import leftovers, turns
 from pertinax._store.memory import MemoryStore
-from pertinax._store.owner import TMP_MARK
-from pertinax.checkpoint._adapt import holding
-from pertinax.errors import CheckpointNotFound, StorageError
+from pertinax._store.owner import TMP_MARK, new_token
+from pertinax._store.publishing import publishing
+from pertinax.checkpoint._adapt import copies, holders, holding
+from pertinax.errors import CheckpointNotFound
 from pertinax.testing import CrashingStore, SimulatedDeath, read_tree
 from tests.steps.interleaving import Choose, Interleaving, first_then
 
@@ -92,7 +95,7 @@ def hold_for_a_while(world: Interleaving, disk: MemoryStore) -> str:
 
 def test_who_dies_while_coming_or_going_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     dead = set[str]()
-    for module in (turns, holding, leftovers):
+    for module in (turns, holders, leftovers):
         monkeypatch.setattr(module, "owner_alive", lambda token: token not in dead)
     for cut in range(100):
         store: Any = CrashingStore(disk_with_the_step(), die_at=cut)
@@ -123,14 +126,37 @@ def tokens(store: Any, path: str) -> set[str]:
     return found
 
 
-def test_where_files_have_one_name_only_holding_is_refused_in_words() -> None:
-    pertinax.save("memory://bucket/run/7", {"w": 1})
-    store, path = locate("memory://bucket/run/7")
-    with (
-        pytest.raises(StorageError, match="one name each"),
-        holding.held_snapshot(store, path, "/bucket/run/_SNAPSHOTS/7"),
-    ):
+def test_where_files_have_one_name_only_a_copy_is_held() -> None:
+    root = f"memory://{uuid.uuid4().hex}/run"
+    pertinax.save(f"{root}/7", {"w": 1})
+    store, path = locate(f"{root}/7")
+    place = f"{root}/_SNAPSHOTS/7"
+    with holding.held_snapshot(store, path, place):
+        with holding.held_snapshot(store, path, place):
+            publishing(store).remove(publishing(store).hide(path))
+        holding.clean_snapshots(store, f"{root}/_SNAPSHOTS")  # as another reader does, at its start
+        assert pertinax.load(place) == {"w": 1}
+    with pytest.raises(CheckpointNotFound):
+        pertinax.load(place)
+    with pytest.raises(CheckpointNotFound, match="gone"), holding.held_snapshot(store, path, place):
         raise AssertionError
+
+
+def test_a_copy_that_the_dead_held_goes_with_the_next_reader() -> None:
+    root = f"memory://{uuid.uuid4().hex}/run"
+    pertinax.save(f"{root}/7", {"w": 1})
+    store, path = locate(f"{root}/7")
+    snapshots = f"{root}/_SNAPSHOTS"
+    copies.copy_checkpoint(store, path, f"{snapshots}/7")
+    # A process of this machine that is no more: the start time is nobody's.
+    token = re.sub(r"-\d+-\d+-(\w+)$", r"-1-1-\1", new_token())
+    with store.create(f"{snapshots}/.pertinax/7{TMP_MARK}{token}") as mark:
+        mark.sync()
+    holding.clean_snapshots(store, snapshots)
+    with pytest.raises(CheckpointNotFound):
+        pertinax.load(f"{snapshots}/7")
+    with pytest.raises(FileNotFoundError):
+        store.list_dir(snapshots)
 
 
 TRAIN = """

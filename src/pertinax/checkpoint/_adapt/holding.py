@@ -8,17 +8,13 @@ by one process at a time.
 """
 
 import contextlib
-import errno
-import time
 from collections.abc import Iterator
-from typing import Final
 
 from pertinax._steps.index import PRIVATE_DIR
 from pertinax._steps.snapshots import take_snapshot
 from pertinax._store.contract import Store, traits_of
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import (
-    Leftover,
     clean_leftovers,
     hidden_name,
     hide,
@@ -27,12 +23,9 @@ from pertinax._store.leftovers import (
     parse_leftover,
     remove_tree,
 )
-from pertinax._store.owner import owner_alive
 from pertinax._store.turns import turn
-from pertinax.errors import StorageError
-
-# Nobody can tell from here whether a reader on another machine lives; none reads for so long.
-_STRANGERS_HOLD_NS: Final = 24 * 3600 * 10**9
+from pertinax.checkpoint._adapt.copies import clean_copies, held_copy
+from pertinax.checkpoint._adapt.holders import held_names
 
 
 @contextlib.contextmanager
@@ -42,11 +35,9 @@ def held_snapshot(store: Store, source: str, place: str) -> Iterator[None]:
     Raises `CheckpointNotFound` if it is gone, `StorageError` if nothing can be written there.
     """
     if not traits_of(store).keeps_names:
-        raise StorageError(
-            errno.ENOTSUP,
-            "files of an object store have one name each; read the step itself",
-            place,
-        )
+        with held_copy(store, source, place):
+            yield
+        return
     marks = join_path(parent_of(place), PRIVATE_DIR)
     mark = hidden_name(join_path(marks, place.rpartition("/")[2]))
     with storage_errors("hold the step", source), _turn(store, marks):
@@ -63,11 +54,14 @@ def clean_snapshots(store: Store, parent: str) -> None:
     with contextlib.suppress(OSError):  # a reader without the right to delete still reads
         if store.stat(parent) is None:
             return
+        if not traits_of(store).keeps_names:
+            clean_copies(store, parent)
+            return
         clean_leftovers(store, parent)
         marks = join_path(parent, PRIVATE_DIR)
         doomed: list[str] = []
         with _turn(store, marks):
-            held = _held(store, marks)
+            held = held_names(store, marks)
             for entry in store.list_dir(parent):
                 path = join_path(parent, entry.name)
                 if entry.name not in held | {PRIVATE_DIR} and parse_leftover(path) is None:
@@ -82,7 +76,7 @@ def _let_go(store: Store, place: str, marks: str, mark: str) -> None:
         doomed: list[str] = []
         with _turn(store, marks):
             store.remove_dir(mark)
-            if place.rpartition("/")[2] not in _held(store, marks):
+            if place.rpartition("/")[2] not in held_names(store, marks):
                 doomed = _hide(store, place)
         for path in doomed:
             remove_tree(store, path)
@@ -98,24 +92,6 @@ def _hide(store: Store, place: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return hide(store, place)
     return []
-
-
-def _held(store: Store, marks: str) -> set[str]:
-    """The names that somebody holds who lives, or of whom nobody knows whether he does."""
-    if store.stat(marks) is None:
-        return set()
-    found = (parse_leftover(join_path(marks, entry.name)) for entry in store.list_dir(marks))
-    return {
-        one.final.rpartition("/")[2] for one in found if one is not None and _counts(store, one)
-    }
-
-
-def _counts(store: Store, mark: Leftover) -> bool:
-    alive = owner_alive(mark.token)
-    if alive is not None:
-        return alive
-    stat = store.stat(mark.path)
-    return stat is not None and time.time_ns() - stat.mtime_ns < _STRANGERS_HOLD_NS
 
 
 def _tidy(store: Store, marks: str) -> None:

@@ -12,6 +12,11 @@ from pertinax.checkpoint.path import step as step_lib
 from pertinax.checkpoint.path.atomicity import CommitFileTemporaryPath
 
 
+def in_object_store(path: epath.PathLike) -> bool:
+    """Whether markers tell what is finished at `path`: as `is_gcs_path`, for all object stores."""
+    return step_lib.is_gcs_path(epath.Path(path)) or files.is_remote(path)
+
+
 def commits_by_marker(options: CheckpointManagerOptions) -> bool:
     """Whether a manager's steps have their final names before they are finished, on a disk."""
     cls = options.temporary_path_class

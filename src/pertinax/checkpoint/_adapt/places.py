@@ -18,7 +18,7 @@ from pertinax._steps.recovery import open_root
 from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
-from pertinax.checkpoint._adapt.marker import commits_by_marker, is_unfinished
+from pertinax.checkpoint._adapt.marker import commits_by_marker, in_object_store, is_unfinished
 from pertinax.checkpoint._adapt.meeting import Meeting
 from pertinax.checkpoint._adapt.removal import Removal
 from pertinax.checkpoint.options import AsyncOptions
@@ -102,7 +102,7 @@ class Places:
     def clear(self, step: int) -> epath.Path:
         """As `new`; where steps are not renamed, free of what was left there unfinished."""
         path = self.new(step)
-        if step_lib.in_object_store(path) or commits_by_marker(self._options):
+        if in_object_store(path) or commits_by_marker(self._options):
             self.agreed("CheckpointManager:delete_unfinalized_step_gcs", step, lambda: _clear(path))
         return path
 
@@ -162,7 +162,7 @@ class Places:
         if step < 0:  # what waiting gives when nothing came
             raise FileNotFoundError(f"Checkpoint at {root / str(step)} not found.")
         path = step_lib.build_step_path(root, self._format, step)
-        by_marker = step_lib.in_object_store(path)
+        by_marker = in_object_store(path)
         if not is_visible(path) and not (by_marker and files.exists(path)):
             raise FileNotFoundError(f"Checkpoint at {path} not found.")
         if files.is_file(path):

@@ -20,8 +20,8 @@ from pertinax._store.draft import make_dirs
 from pertinax._store.leftovers import find_visible, join_path, parent_of
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt import files
+from pertinax.checkpoint._adapt.marker import in_object_store
 from pertinax.checkpoint._adapt.telling import teller
-from pertinax.checkpoint.path import step as step_lib
 
 # A step may be larger than the one before, and others write to the disk, too.
 _SPARE: Final = 3
@@ -52,7 +52,7 @@ class Removal:
         self._directory = directory
         self._bytes = 0  # of the step that went last
         self._store, root = locate(directory)
-        moves = subdir is not None and not step_lib.in_object_store(directory)
+        moves = subdir is not None and not in_object_store(directory)
         self._trash = join_path(root, subdir) if moves and subdir is not None else None
         self._background = background
         self._primary_host = primary_host

@@ -23,6 +23,7 @@ from pertinax._store.leftovers import hidden_name, parent_of
 from pertinax._store.local import sync_file
 from pertinax._store.publishing import AnyDraft, publishing
 from pertinax.checkpoint import multihost
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.meeting import Meeting, told_by_primary
 from pertinax.checkpoint._adapt.step_notes import StepNotes
 from pertinax.checkpoint._adapt.telling import teller
@@ -284,7 +285,7 @@ class CommitFileTemporaryPath(EnginePath):
 
 def get_default_temporary_path_class(final_path: epath.Path) -> type[EnginePath]:
     """The way to commit that suits the store: by marker in object stores, by name elsewhere."""
-    if step_lib.in_object_store(final_path):
+    if step_lib.is_gcs_path(epath.Path(final_path)) or files.is_remote(final_path):
         return CommitFileTemporaryPath
     return AtomicRenameTemporaryPath
 

@@ -244,7 +244,7 @@ def find_step_path(
     """
     if include_uncommitted:
         base, name = epath.Path(base_path), name_format.build_name(step)
-        if in_object_store(base) and files.exists(base / name):
+        if _in_object_store(base) and files.exists(base / name):
             return base / name
         started = sorted(
             child for child, _ in files.children(base) if child.startswith(name + _UNFINISHED)
@@ -285,7 +285,7 @@ def is_gcs_path(path: epath.Path) -> bool:
     return path.as_posix().startswith("gs://")
 
 
-def in_object_store(path: epath.PathLike) -> bool:
+def _in_object_store(path: epath.PathLike) -> bool:
     """Whether markers tell what is finished at `path`: as `is_gcs_path`, for all object stores."""
     return is_gcs_path(epath.Path(path)) or files.is_remote(path)
 
@@ -300,7 +300,7 @@ def is_tmp_checkpoint(path: epath.PathLike) -> bool:
         raise ValueError(f"Path {where} does not exist.")
     if not files.is_dir(where):
         return False
-    return (in_object_store(where) and not _has_marker(where)) or _UNFINISHED in where.name
+    return (_in_object_store(where) and not _has_marker(where)) or _UNFINISHED in where.name
 
 
 def is_checkpoint_finalized(path: epath.PathLike) -> bool:
@@ -313,7 +313,7 @@ def is_checkpoint_finalized(path: epath.PathLike) -> bool:
         raise ValueError(f"Path {where} does not exist.")
     if not files.is_dir(where):
         raise ValueError(f"Path {where} is not a directory. Not a valid checkpoint")
-    if in_object_store(where) and not _has_marker(where):
+    if _in_object_store(where) and not _has_marker(where):
         _LOG.warning(
             "unfinished checkpoint path=%s: it has no file %s. If it was copied from elsewhere and "
             "is known to be whole, add that file",
