@@ -7,7 +7,9 @@ come out as `OSError`s, with the URL, and without what a URL may hide behind its
 import contextlib
 import datetime as dt
 import errno
+import itertools
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
@@ -16,6 +18,8 @@ from pertinax._store.contract import Buffer
 from pertinax._store.objects.urls import Address, client
 
 _BATCH: Final = 1000
+_CREATE_RETRIES: Final = 4
+_CREATE_RETRY_S: Final = 12.0
 _QUERY: Final = re.compile(r"\?[^\s\"')]*")
 _SECRET: Final = re.compile(r"(?i)(signature|sig|token|secret|key)=[^\s&\"')]+")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
@@ -97,6 +101,7 @@ class Bucket:
         retry_s: float | None = None,
     ) -> None:
         self.front: Final = address.front
+        self._retry_s = _CREATE_RETRY_S if retry_s is None else retry_s
         given = {"config": config, "client": client_options, "retry": {"retry_s": retry_s}}
         self._control = client(address, given, data=False)
         self._data = client(address, given, data=True)
@@ -137,8 +142,25 @@ class Bucket:
 
         view = _flat(data)
         through = self._control if view.nbytes < 1 << 20 else self._data
-        with self._errors(key):
-            obstore.put(through, key, view, use_multipart=False, mode="create")
+        end_s = time.monotonic() + self._retry_s
+        for tried in itertools.count():
+            try:
+                with self._errors(key):
+                    obstore.put(through, key, view, use_multipart=False, mode="create")
+                return
+            except PermissionError:
+                raise
+            except FileExistsError:
+                # The one before may have been ours, with its reply lost.
+                if tried and self.get(key) == bytes(view):
+                    return
+                raise
+            except OSError:
+                # Nobody below repeats what is not the same when it is done twice. This is.
+                pause_s = 0.1 * 2**tried
+                if tried >= _CREATE_RETRIES or time.monotonic() + pause_s > end_s:
+                    raise
+                time.sleep(pause_s)
 
     def upload(
         self, key: str, pieces: Iterator[Buffer], part_bytes: int, parts_at_once: int
