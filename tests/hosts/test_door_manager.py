@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,64 @@ def _measure(root: str) -> Any:
 def test_each_process_tells_of_its_own_bytes(tmp_path: Path) -> None:
     answers = processes.run(_measure, 2, str(tmp_path / "root"), folder=tmp_path / "job")
     assert answers == [[("write/bytes", 96), ("read/bytes", 96)]] * 2
+
+
+def _listen(root: str) -> Any:
+    """What one process tells `jax.monitoring`, and its log, of a save and a restore."""
+    import logging
+
+    heard: dict[str, list[float]] = {}
+    jax.monitoring.register_event_listener(lambda name, **_: heard.setdefault(name, []).append(0))
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, value, **_: heard.setdefault(name, []).append(value)
+    )
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("pertinax")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Keep())
+    os.makedirs(root, exist_ok=True)
+    state = states.state_on(states.mesh_of())["arrays"]
+    with ocp.CheckpointManager(root) as manager:
+        manager.save(0, args=ocp.args.StandardSave(state))
+        manager.wait_until_finished()
+        manager.restore(0, args=ocp.args.StandardRestore(state))
+    where = re.compile(r"^\[process=(\d)\]\[thread=([\w-]+)\]")
+    tellers = {found.groups() for line in lines if (found := where.match(line))}
+    return heard, tellers
+
+
+def test_each_process_measures_and_logs_what_it_does_itself(tmp_path: Path) -> None:
+    root = str(tmp_path / "run")
+    answers = processes.run(_listen, 2, root, folder=tmp_path / "job", devices=2)
+    write, read, door = "/jax/checkpoint/write/", "/jax/checkpoint/read/", "/jax/orbax/"
+    all_tell = {
+        *(f"{door}checkpoint_manager/init", f"{door}async_checkpointer/init"),
+        *(f"{door}write/async/start", f"{door}write/directory_creation_secs"),
+        "/jax/checkpoint/sync_global_devices_duration_sec",
+        *(f"{write}blocking_bytes_per_sec", f"{write}bytes_per_sec", f"{write}bytes"),
+        *(f"{write}wait_for_prev_duration_secs", f"{write}get_old_steps_duration_secs"),
+        *(f"{write}old_steps_examined_count", f"{write}remove_steps_duration_secs"),
+        *(f"{write}async/blocking_duration_secs", f"{write}async/commit_future_count"),
+        *(f"{write}async/commit_duration_sec", f"{write}async/thread_duration_sec"),
+        *(f"{write}async/total_duration_secs", f"{write}async/metadata_write_duration_secs"),
+        f"{read}load_all_step_metadata_duration_secs",
+        *(f"{read}bytes_per_sec", f"{read}bytes"),
+    }
+    the_primary_tells = {
+        f"{door}write/success",
+        f"{write}duration_since_last_checkpoint_secs",
+        f"{write}async/ocdbt_merge_duration_secs",
+    }
+    for process, (heard, tellers) in enumerate(answers):
+        assert all_tell - heard.keys() == set()
+        assert the_primary_tells & heard.keys() == (set() if process else the_primary_tells)
+        assert all(value >= 0 for values in heard.values() for value in values)
+        assert heard[f"{write}async/total_duration_secs"][0] < 60
+        assert {number for number, _ in tellers} == {str(process)}
+        assert {"MainThread", "save_finalize"} <= {thread for _, thread in tellers}
+        assert any(thread.startswith("async_save_") for _, thread in tellers)

@@ -209,6 +209,9 @@ def test_processes_that_are_at_different_steps_are_told_so(tmp_path: Path) -> No
         for text in told:
             assert "process 1 is at" in text
             assert "/6 where process 0 is at" in text
+        page = (Path(__file__).resolve().parents[2] / "docs" / "multihost.md").read_text("utf-8")
+        told_by_1 = told[0].replace(str(root / "front"), "/runs/a")
+        assert told_by_1 in page  # word for word
     assert {name: os.listdir(root / name) for name in os.listdir(root)} == {
         name: ["7"] for name in ("front", "door", "alone")
     }

@@ -43,6 +43,15 @@ LOSSES = {
 }
 
 
+QUOTED = {
+    "save_async, another killed",
+    "Manager.save, another stopped",
+    "CheckpointManager.restore, another stopped",
+    "AsyncCheckpointer.save, process 0 stopped",
+}
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "multihost.md"
+
+
 def state() -> dict[str, Any]:
     mesh = jax.sharding.Mesh(jax.devices(), ("x",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
@@ -140,6 +149,8 @@ def test_who_is_lost_is_named_within_seconds_and_nothing_is_visible(tmp_path: Pa
         assert not other.error, (name, other.error)
         process, phase, text, seconds = other.value
         print(f"{name}: {seconds:.1f} s, phase {phase!r}: {text}")
+        if name in QUOTED:  # the page quotes it, word for word
+            assert text.replace(str(steps), "/runs/a") in PAGE.read_text("utf-8"), text
         assert process == loss.victim, name
         if loss.victim == 0:
             assert "the coordination service" in text, name
