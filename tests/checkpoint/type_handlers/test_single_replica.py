@@ -142,13 +142,13 @@ def test_a_tree_is_read_by_one_replica(
 ):
     save(tmp_path / "a", {"m": jnp.arange(8.0).reshape(4, 2), "s": "text"})
     read: list[Any] = []
-    original = ocp.serialization.async_deserialize
+    original = multislice.broadcast_one_replica_to_all
 
-    async def count(sharding: Any, *args: Any, **kwargs: Any) -> Any:
-        read.append(sharding.device_set)
-        return await original(sharding, *args, **kwargs)
+    def note(in_tree: Any, *args: Any, **kwargs: Any) -> Any:
+        read.extend(array.sharding.device_set for array in in_tree)
+        return original(in_tree, *args, **kwargs)
 
-    monkeypatch.setattr(ocp.serialization, "async_deserialize", count)
+    monkeypatch.setattr(multislice, "broadcast_one_replica_to_all", note)
     handler = th.SingleReplicaArrayHandler(axis, primary, broadcast_memory_limit_bytes=100)
     registry = with_stock(ocp, (jax.Array, handler))
     reader = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)

@@ -31,6 +31,7 @@ from pertinax.checkpoint.type_handlers import (
     ParamInfo,
     RestoreArgs,
     SaveArgs,
+    SingleReplicaArrayHandler,
     StringHandler,
     TypeHandler,
     is_empty_typestr,
@@ -346,15 +347,34 @@ class StoredInfos:
         )
 
 
+def left_to_engine(batch: Batch) -> bool:
+    """Whether a handler only says who reads what, and may be given the engine to read by."""
+    handler = batch.handler
+    return (
+        isinstance(handler, SingleReplicaArrayHandler)
+        and type(handler).deserialize is SingleReplicaArrayHandler.deserialize
+    )
+
+
 def deserialize(
-    batches: Sequence[Batch], infos: Sequence[ParamInfo], args: Sequence[RestoreArgs]
+    batches: Sequence[Batch],
+    infos: Sequence[ParamInfo],
+    args: Sequence[RestoreArgs],
+    engine: Callable[[Sequence[int], Sequence[RestoreArgs]], Sequence[Any]],
 ) -> dict[int, Any]:
-    """The values of all batches, by position; handlers work at once."""
+    """The values of all batches, by position; handlers work at once.
+
+    `engine` reads the leaves at some positions as args ask, for those that are `left_to_engine`.
+    """
 
     async def call(batch: Batch) -> Sequence[Any]:
-        return await batch.handler.deserialize(
-            [infos[i] for i in batch.leaves], [args[i] for i in batch.leaves]
-        )
+        told, asked = [infos[i] for i in batch.leaves], [args[i] for i in batch.leaves]
+        if left_to_engine(batch):
+            handler = cast("SingleReplicaArrayHandler", batch.handler)
+            return await handler.deserialize_by(
+                told, asked, lambda changed: engine(batch.leaves, changed)
+            )
+        return await batch.handler.deserialize(told, asked)
 
     return _ask(batches, call)
 

@@ -48,6 +48,7 @@ from pertinax.checkpoint._adapt.leaf_handlers import (
     StoredInfos,
     describe,
     deserialize,
+    left_to_engine,
     sort_out_stored,
 )
 from pertinax.checkpoint._adapt.old_values import (
@@ -114,12 +115,18 @@ class StoredTree:
             return self._read_own(wanted)
         theirs = {i for batch in batches for i in batch.leaves}
         own = self._read_own([pair for i, pair in enumerate(wanted) if i not in theirs])
-        check_before_others_read(self.opened, {wanted[i][0] for i in theirs})
+        unseen = [batch for batch in batches if not left_to_engine(batch)]
+        if unseen:
+            leaves = {wanted[i][0] for batch in unseen for i in batch.leaves}
+            check_before_others_read(self.opened, leaves)
         infos = self._infos()
         found = deserialize(
             batches,
             [infos.of(self.leaves[leaf]) for leaf, _ in wanted],
             [args for _, args in wanted],
+            lambda at, args: self._read_own(
+                [(wanted[i][0], a) for i, a in zip(at, args, strict=True)]
+            ),
         )
         rest = iter(own)
         return [found[i] if i in theirs else next(rest) for i in range(len(wanted))]

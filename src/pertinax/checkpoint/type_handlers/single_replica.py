@@ -5,14 +5,17 @@ Knows replicas: which devices are in the one that reads. The sending is done by
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from pertinax._hosts import this_job
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint.multihost import multislice
 from pertinax.checkpoint.type_handlers.array_handler import ArrayHandler
@@ -23,6 +26,10 @@ from pertinax.checkpoint.type_handlers.leaf_args import (
 )
 from pertinax.checkpoint.type_handlers.specs import get_json_tspec_read
 from pertinax.checkpoint.type_handlers.stored_arrays import all_of, open_stored
+
+_METRICS: Final = "/jax/checkpoint/read/"
+ReadArrays = Callable[[Sequence[RestoreArgs]], Sequence[Any]]
+"""Arrays of some leaves, one for each of the args."""
 
 
 class InvalidShardingError(ValueError):
@@ -35,6 +42,17 @@ class _Wanted(NamedTuple):
     info: ParamInfo
     args: SingleReplicaArrayRestoreArgs
     sharding: NamedSharding
+
+
+_Read = Callable[[Sequence[_Wanted]], Awaitable[Sequence[Any]]]
+
+
+def _record(what: str, seconds: float) -> None:
+    jax.monitoring.record_event_duration_secs(f"{_METRICS}{what}_duration_secs", seconds)
+
+
+def _nothing(_: Any) -> None:
+    """It is enough that all have come so far."""
 
 
 class SingleReplicaArrayHandler(ArrayHandler):
@@ -70,15 +88,46 @@ class SingleReplicaArrayHandler(ArrayHandler):
         """The arrays with their `sharding`s, read by one replica.
 
         Raises `ValueError` for args of another class or without shardings, `InvalidShardingError`
-        for replicas that cannot be told apart.
+        for replicas that cannot be told apart, `PeerFailed` if a process that reads cannot.
         """
+
+        async def read(wanted: Sequence[_Wanted]) -> Sequence[Any]:
+            return await all_of(self._read_own, wanted)
+
+        return await self._restore(infos, args, read)
+
+    async def deserialize_by(
+        self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs], engine: ReadArrays
+    ) -> Sequence[Any]:
+        """The same with another reader: `engine` returns the arrays that args ask for."""
+
+        async def read(wanted: Sequence[_Wanted]) -> Sequence[Any]:
+            asked = [dataclasses.replace(one.args, sharding=one.sharding) for one in wanted]
+            return await asyncio.to_thread(engine, asked)
+
+        return await self._restore(infos, args, read)
+
+    async def _restore(
+        self, infos: Sequence[ParamInfo], args: Sequence[RestoreArgs] | None, read: _Read
+    ) -> Sequence[Any]:
         if args is None:
             raise ValueError("arrays need SingleReplicaArrayRestoreArgs to be restored")
         check_input_arguments(infos, args)
         wanted = [self._wanted(info, arg) for info, arg in zip(infos, args, strict=True)]
-        reads = self._reads(wanted[0].args.sharding)
-        values = await all_of(self._read_own if reads else self._zeros, wanted)
+        if not wanted:
+            return []
         mesh = wanted[0].args.sharding.mesh
+        reads = self._reads(wanted[0].args.sharding)
+        members = {device.process_index for device in mesh.devices.flat}
+        began_s = time.monotonic()
+        # If one cannot read, nobody must wait for it inside the broadcast.
+        subject = f"{infos[0].parent_dir}/{infos[0].name}"
+        with this_job(members=members).begin("one replica reads", subject) as talk:
+            values = await read(wanted) if reads else await all_of(self._zeros, wanted)
+            talk.collect("read", None, _nothing)
+        read_s = time.monotonic()
+        if reads:
+            _record("primary_replica_deserialization", read_s - began_s)
         sent, _ = await asyncio.to_thread(
             multislice.broadcast_one_replica_to_all,
             tuple(values),
@@ -88,6 +137,7 @@ class SingleReplicaArrayHandler(ArrayHandler):
             memory_limit_bytes=self.broadcast_memory_limit_bytes,
             memory_scaling_factor=self.broadcast_memory_scaling_factor,
         )
+        _record("broadcast", time.monotonic() - read_s)
         return [
             value
             if value.sharding == one.args.sharding
