@@ -14,8 +14,6 @@ import pertinax
 from tests.hosts import counting, processes
 
 
-
-
 def main() -> None:
     """Print the table, a row as soon as it is known."""
     print("| state | processes | bytes | each writes | through the Orbax door | reads / needs |")

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import pertinax
 from pertinax import checkpoint as ocp
+from pertinax._core.chunk_bytes import ChunkBytes
 from pertinax._store.local import LocalStore
 from pertinax.checkpoint import type_handlers as th
 
@@ -200,8 +201,8 @@ def replicas_of(axis: int) -> Mesh:
 
 
 def restore_by_one_replica(path: str, axis: int) -> tuple[int, int, list[str]]:
-    """Bytes read by system calls by a restore through one replica; bytes that this process needs;
-    and which arrays are not, bit for bit, what was saved.
+    """Bytes read, mapped files included, by a restore through one replica; bytes that this process
+    needs; and which arrays are not, bit for bit, what was saved.
     """
     mesh = replicas_of(axis)
     sharding = NamedSharding(mesh, PartitionSpec("model"))
@@ -226,9 +227,19 @@ def restore_by_one_replica(path: str, axis: int) -> tuple[int, int, list[str]]:
         for key, value in whole.items()
     }
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry))
+    read = 0
+    load = ChunkBytes.load
+
+    def count(self: ChunkBytes, rows: Any, wanted: Any = None) -> Any:
+        nonlocal read
+        lengths = {row: ((0, self._length[row]),) for row in rows} | dict(wanted or {})
+        read += sum(stop - start for parts in lengths.values() for start, stop in parts)
+        return load(self, rows, wanted)
+
+    ChunkBytes.load = count  # type: ignore[method-assign]
     before = moved("rchar")
     found = reader.restore(path, args=ocp.args.PyTreeRestore(target, restore_args=args))
-    read = moved("rchar") - before
+    assert moved("rchar") - before < read + 2 * MIB  # nobody reads in another way
     wrong = [
         key
         for key, array in found.items()

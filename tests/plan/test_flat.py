@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pertinax._plan.boxes import Box
-from pertinax._plan.flat import flat_box, flat_range
+from pertinax._plan.flat import flat_box, flat_range, flat_runs
 
 
 @st.composite
@@ -39,3 +39,17 @@ def test_the_range_of_a_box_is_from_its_first_corner_to_behind_its_last() -> Non
     assert flat_range(Box((1, 2), (3, 4)), (5, 10)) == (12, 24)
     assert flat_range(Box((), ()), ()) == (0, 1)
     assert flat_range(Box((1, 1), (1, 3)), (4, 4)) == (0, 0)
+
+
+@given(cases())
+def test_the_runs_of_a_box_are_its_elements_and_no_others(case: Any) -> None:
+    shape, box, most = case
+    whole = np.zeros(shape, bool)
+    whole[box.slices] = True
+    runs = flat_runs(box, shape, most=1 << 20)
+    marked = np.zeros(whole.size, int)
+    for start, stop in runs:
+        marked[start:stop] += 1
+    assert np.array_equal(marked, whole.reshape(-1))
+    few = flat_runs(box, shape, most=most)
+    assert few == runs or few == [flat_range(box, shape)]

@@ -5,7 +5,7 @@ store well: local files are mapped, so that an array may be the file's own pages
 coalesced ranges. Knows nothing of elements or boxes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,22 @@ _SMALL_FILE_BYTES = 1 << 16
 
 Stored = dict[int, NDArray[np.uint8]]
 """Row of the chunk table -> the bytes of that chunk."""
+Parts = tuple[tuple[int, int], ...]
+"""Ranges of a chunk's bytes, in order, of whole blocks (but for the chunk's end)."""
+
+
+def blocks_around(length: int, ranges: Iterable[tuple[int, int]]) -> Parts | None:
+    """The whole blocks that have these ranges of a chunk of `length` bytes; None if all have."""
+    needed = np.zeros(-(-length // BLOCK_BYTES) + 2, bool)
+    for start, stop in ranges:
+        needed[1 + start // BLOCK_BYTES : 1 + -(-stop // BLOCK_BYTES)] = True
+    edges = np.flatnonzero(needed[1:] != needed[:-1]).tolist()
+    if len(edges) == 2 and edges[1] - edges[0] == len(needed) - 2:
+        return None
+    return tuple(
+        (first * BLOCK_BYTES, min(last * BLOCK_BYTES, length))
+        for first, last in zip(edges[::2], edges[1::2], strict=True)
+    )
 
 
 class GatheredBytes:
@@ -42,7 +58,7 @@ class GatheredBytes:
     def __init__(self, rows: Stored) -> None:
         self._rows = rows
 
-    def load(self, rows: Sequence[int]) -> Stored:
+    def load(self, rows: Sequence[int], wanted: Mapping[int, Parts] | None = None) -> Stored:  # noqa: ARG002 - they are all here
         """The bytes of chunks."""
         return {row: self._rows[row] for row in rows}
 
@@ -80,12 +96,15 @@ class ChunkBytes:
         """Close the files."""
         self._files.close()
 
-    def load(self, rows: Sequence[int]) -> Stored:
-        """The bytes of chunks, verified. Raises `CorruptCheckpoint`."""
+    def load(self, rows: Sequence[int], wanted: Mapping[int, Parts] | None = None) -> Stored:
+        """The bytes of chunks, verified; of those in `wanted` these parts alone, and what else
+        their arrays show means nothing. Raises `CorruptCheckpoint`.
+        """
         out: Stored = {}
+        wanted = wanted or {}
         reads: list[tuple[list[int], int, int, int]] = []
         maps: list[tuple[int, int, int]] = []
-        for group, file, start, stop in self._ranges(rows):
+        for group, file, start, stop in self._ranges([r for r in rows if r not in wanted]):
             mapped = self._files.mapped(file, start, stop)
             if mapped is None:
                 reads.append((group, file, start, stop))
@@ -93,10 +112,19 @@ class ChunkBytes:
             maps.append((file, start, stop))
             for row in group:
                 out[row] = self._cut(mapped, row, 0)
+        tasks = self._reads(reads, out)
+        for row, parts in wanted.items():
+            file, base = self._file[row], self._offset[row]
+            mapped = self._files.mapped(file, base, base + self._length[row])
+            if mapped is None:
+                tasks += self._part_reads(row, parts, out)
+                continue
+            maps += [(file, base + start, base + stop) for start, stop in parts]
+            out[row] = self._cut(mapped, row, 0)
         self._workers.run_all([lambda m=m: self._files.bring_in(*m) for m in maps])
-        self._workers.run_all(self._reads(reads, out))
+        self._workers.run_all(tasks)
         if self._manifest.chunks.crc is not None:
-            self._verify(rows, out)
+            self._verify(rows, out, wanted)
         return out
 
     def damage(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
@@ -176,13 +204,33 @@ class ChunkBytes:
                 tasks.append(lambda f=file, b=begin, p=part: self._files.read(f, b, p))
         return tasks
 
-    def _verify(self, rows: Sequence[int], stored: Stored) -> None:
+    def _part_reads(self, row: int, parts: Parts, out: Stored) -> list[Callable[[], None]]:
+        """Reads of parts into memory for a whole chunk: what is not touched costs nothing."""
+        file, base = self._file[row], self._offset[row]
+        ahead = base % _PAGE_BYTES
+        buffer = fresh_buffer(ahead + self._length[row])
+        out[row] = np.frombuffer(buffer, np.uint8)[ahead:]
+        room = buffer[ahead:]
+        tasks: list[Callable[[], None]] = []
+        for start, stop in parts:
+            for begin in range(start, stop, SEGMENT_BYTES):
+                part = room[begin : min(begin + SEGMENT_BYTES, stop)]
+                tasks.append(lambda b=base + begin, p=part: self._files.read(file, b, p))
+        return tasks
+
+    def _verify(self, rows: Sequence[int], stored: Stored, wanted: Mapping[int, Parts]) -> None:
         jobs: list[list[tuple[int, int, NDArray[np.uint8]]]] = [[]]
         weight = 0
         for row in rows:
             data = stored[row]
-            for start in range(0, max(1, len(data)), SEGMENT_BYTES):
-                part = data[start : start + SEGMENT_BYTES]
+            whole = ((0, max(1, len(data))),)
+            starts = (
+                (start, min(start + SEGMENT_BYTES, stop))
+                for begin, stop in wanted.get(row, whole)
+                for start in range(begin, stop, SEGMENT_BYTES)
+            )
+            for start, end in starts:
+                part = data[start:end]
                 if weight and weight + len(part) > SEGMENT_BYTES:
                     jobs.append([])
                     weight = 0

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pertinax._core.chunk_bytes import SEGMENT_BYTES, ChunkBytes, GatheredBytes, Stored
+from pertinax._core.chunk_bytes import (
+    SEGMENT_BYTES,
+    ChunkBytes,
+    GatheredBytes,
+    Parts,
+    Stored,
+    blocks_around,
+)
 from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.manifest import Manifest, StoredLeaf
 from pertinax._formats.zarr.codecs import decode_chunk
@@ -19,11 +26,14 @@ from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._formats.zarr.tensorstore import read_with_tensorstore
 from pertinax._plan.boxes import Box
 from pertinax._plan.chunks import chunk_box, chunks_touching, grid_shape, index_of, ordinal_of
-from pertinax._plan.flat import flat_box, flat_range
+from pertinax._plan.flat import flat_box, flat_range, flat_runs
 from pertinax._store.contract import Store, traits_of
 from pertinax._store.workers import Workers
 from pertinax._tree.paths import path_text
 from pertinax.errors import CorruptCheckpoint, PartAbsent
+
+_MOST_RUNS = 1 << 12
+"""A box in more runs of a chunk than that is as good as all between the first and the last."""
 
 
 class Request(NamedTuple):
@@ -81,7 +91,7 @@ class Fetcher:
         """The arrays for `requests`, in order, of the storage dtype. Raises `CorruptCheckpoint`."""
         jobs = [_Job(request, self._chunks_of(request)) for request in requests]
         owners = {row: job.request.leaf for job in jobs for row, _ in job.chunks}
-        stored = self._bytes.load(sorted(owners))
+        stored = self._bytes.load(sorted(owners), self._parts(jobs))
         encoded = [
             row
             for row, leaf in owners.items()
@@ -95,6 +105,28 @@ class Fetcher:
         patched = sum(job.request.box.size for job in jobs if len(job.chunks) > 1)
         spread = self._workers.map if patched > SEGMENT_BYTES else map
         return list(spread(lambda job: self._assemble(job, stored), jobs))
+
+    def _parts(self, jobs: Sequence[_Job]) -> dict[int, Parts]:
+        """Of large raw chunks that are needed in part: which parts."""
+        whole: set[int] = set()
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for (position, box), chunks in jobs:
+            for row, chunk in chunks:
+                common = None if chunk is box else chunk.intersect(box)
+                leaf = self._manifest.leaves[position]
+                if common is None or common == chunk or leaf.codec != "raw":
+                    whole.add(row)
+                    continue
+                itemsize = numpy_dtype(leaf.storage_dtype).itemsize
+                inside = common.relative_to(chunk.start)
+                runs = flat_runs(inside, leaf.chunk_shape, most=_MOST_RUNS)
+                ranges.setdefault(row, []).extend((a * itemsize, b * itemsize) for a, b in runs)
+        parts: dict[int, Parts] = {}
+        for row in ranges.keys() - whole:
+            found = blocks_around(int(self._manifest.chunks.length[row]), ranges[row])
+            if found is not None:
+                parts[row] = found
+        return parts
 
     def check_rows(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
         """Read rows of the chunk table and compare them with their checksums; all damage found."""

@@ -24,6 +24,30 @@ def flat_range(box: Box, shape: Shape) -> tuple[int, int]:
     return start, stop + 1
 
 
+def flat_runs(box: Box, shape: Shape, *, most: int) -> list[tuple[int, int]]:
+    """The runs of elements that a box takes up in an array of `shape`, in C order; if there would
+    be more than `most`, one that reaches from the first to the last.
+    """
+    if not box.size:
+        return []
+    inner = len(shape)  # from this dimension on, all of each row is inside
+    while inner and box.start[inner - 1] == 0 and box.stop[inner - 1] == shape[inner - 1]:
+        inner -= 1
+    outer = max(0, inner - 1)
+    sizes = box.shape[:outer]
+    if math.prod(sizes) > most:
+        return [flat_range(box, shape)]
+    first, end = flat_range(Box(box.start[outer:], box.stop[outer:]), shape[outer:])
+    stride = math.prod(shape[outer:])
+    runs: list[tuple[int, int]] = []
+    for index in np.ndindex(*sizes):
+        base = 0
+        for low, i, size in zip(box.start, index, shape, strict=False):
+            base = base * size + low + i
+        runs.append((base * stride + first, base * stride + end))
+    return runs
+
+
 def flat_box(box: Box, shape: Shape, runs: Sequence[tuple[Box, NDArray[Any]]]) -> NDArray[Any]:
     """The elements of `box`, out of the runs that hold all of its range, in order."""
     if not box.size:
