@@ -113,7 +113,7 @@ def test_a_save_computes_nothing_on_devices_together(tmp_path: Path) -> None:
         2,
         str(tmp_path / "c"),
         folder=tmp_path / "job",
-        config={"jax_cpu_collectives_implementation": "none"},
+        config={"jax_cpu_collectives_implementation": None},
     )
     assert answers == [[], []]
 
