@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +178,17 @@ def _train(root: str, folder: str, door: bool) -> Any:
                     manager.save(step, state).result()
             except Exception as error:
                 processes.tell(Path(folder), f"heard-{jax.process_index()}")
+                _wait_for_all(Path(folder))
                 return step, type(error).__name__
     return None
+
+
+def _wait_for_all(folder: Path) -> None:
+    """With process 0 ends the service by which the others hear."""
+    never, end_s = threading.Event(), time.monotonic() + 60
+    while not all((folder / f"told-heard-{i}").exists() for i in (0, 1, 3)):
+        assert time.monotonic() < end_s
+        never.wait(0.05)
 
 
 def _opened(root: str, door: bool) -> Any:
