@@ -187,7 +187,7 @@ class Trees(RuleBasedStateMachine):
 
 
 TestTrees = Trees.TestCase
-TestTrees.settings = settings(max_examples=4, stateful_step_count=10, deadline=None)
+TestTrees.settings = settings(max_examples=3, stateful_step_count=8, deadline=None)
 
 
 class LongTrees(Trees):

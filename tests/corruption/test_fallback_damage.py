@@ -31,7 +31,7 @@ def in_newest(words):
 
 
 @pytest.mark.parametrize("tree", [plain, rich])
-@pytest.mark.parametrize("limit", [12, pytest.param(120, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("limit", [6, pytest.param(120, marks=pytest.mark.campaign)])
 def test_the_step_before_comes_back_and_is_named(tree, limit, campaign_size):
     seed = int(os.environ.get("PERTINAX_SEED", "0"))
     kept = back = 0

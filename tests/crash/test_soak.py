@@ -74,13 +74,13 @@ def door_by_metrics(root: Path) -> tuple[Callable[[int], None], Any]:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux")
-@pytest.mark.parametrize("saves", [80, pytest.param(SAVES, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("saves", [50, pytest.param(SAVES, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("way", [front, door, door_by_metrics])
 def test_many_saves_leave_nothing_behind(
     root: Path, way: Any, saves: int, campaign_size: Callable[..., None]
 ) -> None:
     save, manager = way(root / "run")
-    warm = 50
+    warm = 30
     for step in range(warm):
         save(step)
     (manager.wait if way is front else manager.wait_until_finished)()

@@ -149,7 +149,7 @@ def seen(root: Path, program: Any) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("every", [19, pytest.param(1, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda n: errno.errorcode[n])
 @pytest.mark.parametrize("program", [replace, replace_behind, manage])
 def test_a_failing_call_is_typed_and_costs_nothing(

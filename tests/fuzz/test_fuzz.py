@@ -45,7 +45,7 @@ def test_good_input_is_understood(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_forged_input_is_read_or_refused(name: str) -> None:
-    _try(name, 10 if name == "item" else 40)
+    _try(name, 6 if name == "item" else 25)
 
 
 @pytest.mark.campaign

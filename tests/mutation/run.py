@@ -158,7 +158,14 @@ def survives(name: str, source: str, tests: list[str]) -> bool:
     import pytest
 
     sys.meta_path.insert(0, Loader(name, source))
+    from hypothesis import HealthCheck, settings
+
+    # What tests/conftest.py does, which wants to be there before JAX.
+    unhurried = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    settings.register_profile("unhurried", unhurried)
+    settings.load_profile("unhurried")
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     try:
         code = int(
             pytest.main([*options, "-m", "not campaign and not slow and not interop", *tests])
