@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contestants: the programs that save and restore a state.
 
 Knows how each is used by its own documentation. Knows nothing of clocks. All are equally durable:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long `pertinax.describe` takes on 10,000 leaves. Prints milliseconds: the median."""
 
 import argparse

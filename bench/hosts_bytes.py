@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes that each process of a job moves: `PYTHONPATH=src:. python bench/hosts_bytes.py`.
 
 Knows the states of `tests/hosts/counting.py` and real jobs of 2 and 4 processes. Prints the table

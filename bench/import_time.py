@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much longer `import pertinax` takes than `import jax` alone.
 
 JAX is imported first, then the clock starts: what pertinax shares with JAX costs nothing, what it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine on which numbers were taken.
 
 Knows where Linux tells about itself. Knows nothing of what is measured.

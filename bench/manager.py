@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a manager costs in a root of ten thousand steps: opening, listing, choosing, saving.
 
     python bench/manager.py --rounds 5 [--json]

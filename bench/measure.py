@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measuring: one workload, all contestants, round by round, in this process.
 
 Knows clocks, rounds and their order. Knows nothing of tables. Run by `run.py` in a fresh process:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peak memory of a process, seen from outside, so that looking does not slow down what is seen.
 
 Knows `/proc`. Counts anonymous and shared-anonymous pages; pages of mapped files are the kernel's

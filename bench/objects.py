@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saving to and restoring from a bucket behind a slow link: requests have to be parallel.
 
     python bench/objects.py [--rounds 5] [--latency-ms 20] [--mb-per-s 200] [--json FILE]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of the README, computed from `bench/results.json`: `python bench/readme.py`.
 
 Knows the markers between which the table stands, and which rows a first look needs. Knows nothing

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a lost host costs, with and without the near tier, for jobs of 8 to 4,096 hosts.
 
     python bench/recovery.py

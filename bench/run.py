@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark suite: `make bench`, or `python bench/run.py --help`.
 
 Runs every workload in a fresh process, all contestants interleaved, and writes what was measured as

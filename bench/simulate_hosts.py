@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs of up to 4,096 processes, played by one: `PYTHONPATH=src python bench/simulate_hosts.py`.
 
 Knows a model of 70 billion parameters as shapes and layouts, and plans its save as each process

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The document: method, machine, targets and tables, all computed from the results.
 
 Knows Markdown. Knows nothing of clocks; what a result means for the design is `targets`' business.

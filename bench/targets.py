@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The targets of the design (section 9), and how far the results are from them.
 
 Knows the targets. Knows nothing of how numbers were taken or of how they are printed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workloads: the states that are saved and restored.
 
 Knows shapes, dtypes and layouts. Knows nothing of who saves them. Values are normally distributed,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The story of one crash: train, be killed in the middle of a save, start again, and lose nothing.
 
     make demo                    or: python examples/demo.py [--output demo-output] [--steps 200]

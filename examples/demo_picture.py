@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of the demo: the loss of both runs, where one was killed, and where it went on.
 
 Knows losses by step and three marks. Knows nothing of checkpoints.

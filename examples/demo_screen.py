@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the demo speaks: with a progress bar and colours on a terminal, in plain lines elsewhere.
 
 Knows chapters, facts and progress. Knows nothing of what is told.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train a small network on scikit-learn's handwritten digits, with checkpoints in the background.
 
     python examples/train_digits.py runs/digits --steps 200

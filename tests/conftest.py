@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test stands on: eight CPU devices, and hypothesis profiles.
 
 Knows the environment that JAX reads once, before it is first used. Knows nothing of what is tested.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The rules of the house that no other linter knows: `python tests/house.py` lists who breaks them.
 
 Knows Python's syntax and our rules (CONTRIBUTING.md). Knows nothing of checkpoints, and imports no

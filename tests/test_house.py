@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The house keeps its own rules, and each rule can fail."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`import pertinax` is light, and leaves the process as it found it; its names are public."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Imports go down only, pure layers stay pure, and no module holds state (design laws 1 to 3)."""
 
 import os

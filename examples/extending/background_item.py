@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An item that is saved in the background, while the program goes on.
 
     python examples/extending/background_item.py [DIRECTORY]

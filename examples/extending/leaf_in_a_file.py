@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A type of leaf that keeps a file of its own in the checkpoint.
 
     python examples/extending/leaf_in_a_file.py [DIRECTORY]

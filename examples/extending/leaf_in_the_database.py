@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A type of leaf that is kept as arrays in the checkpoint's own database.
 
     python examples/extending/leaf_in_the_database.py [DIRECTORY]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A container of your own: it needs no handler, only JAX must know it.
 
     python examples/extending/node_of_the_tree.py [DIRECTORY]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A handler without classes of args: it is called with whatever the program passes.
 
     python examples/extending/plain_handler.py [DIRECTORY]

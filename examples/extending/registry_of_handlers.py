@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A registry: which handler serves which item of a checkpoint.
 
     python examples/extending/registry_of_handlers.py [DIRECTORY]

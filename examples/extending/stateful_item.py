@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Anything with `get_state` and `set_state` as an item of a checkpoint, as data iterators are.
 
     python examples/extending/stateful_item.py [DIRECTORY]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A new kind of item: a handler, and two classes of args that say what it is asked.
 
     python examples/extending/text_item.py [DIRECTORY]

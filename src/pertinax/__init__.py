@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pertinax keeps the state of JAX training runs: it holds fast.
 
     import pertinax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can go wrong, and the one tree that all of it hangs on.
 
 Every error of this library descends from `PertinaxError` and from the builtin that people already

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies: which steps a `Manager` makes, and which it lets live.
 
     Manager(root, save=EverySteps(500) | EverySeconds(600), keep=Latest(3) | Best(1, "loss"))

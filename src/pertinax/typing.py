@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The words that types share.
 
 Knows names for types only. Knows nothing of behaviour.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names of the door: all that Orbax 0.8.0 promises are there, and are what they say."""
 
 import dataclasses

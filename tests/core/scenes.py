@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stores that watch: what is read, and how often."""
 
 import collections

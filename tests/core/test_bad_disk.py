@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory and files that change under our hands: an error, never a wrong byte or a dead process."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits on what is under way: kept where there is anything to limit, never a reason to refuse."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When `save_async` returns, the caller may donate, delete and overwrite everything that was
 passed in.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A save removes what dead processes left beside its path, and nothing else."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The front door on items of old releases: load, describe, verify; and on damaged ones."""
 
 import contextlib

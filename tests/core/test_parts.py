@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Of a large chunk only those blocks are read that are needed, and these are verified."""
 
 import itertools

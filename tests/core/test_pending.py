@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A save in flight: its result, its failure, its end; and nobody forgets it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths are written in many ways; what cannot be done is refused clearly, and nothing is lost by
 it.
 """

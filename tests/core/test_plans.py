@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan that was made before is used again, and never for a tree that it does not fit."""
 
 import collections

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a save plans before anything is written."""
 
 import numpy as np

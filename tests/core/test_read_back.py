@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the storage did not keep as it was written is found before anybody sees it."""
 
 import os

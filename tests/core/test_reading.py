@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is read: only what is needed, once; what is mapped stays good, and is nobody else's."""
 
 import os

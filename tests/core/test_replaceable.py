@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`exists="replace"` replaces checkpoints, and never anything else that lies at the path."""
 
 from pathlib import Path

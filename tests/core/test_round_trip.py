@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is saved comes back: every kind of tree and leaf, through every way of saving and
 loading.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays laid out in any way come back in any other, each stored byte read once."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any trees, dtypes and shardings, saved, replaced, loaded in part and on other devices, with
 deaths of the program and of the machine in between: the checkpoints are those of a dictionary.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loading into a target: everything must fit, all misfits are told at once, and every leniency
 is a choice.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same damage for Pertinax and for Orbax: `python -m tests.corruption.compare [seed] [limit]`.
 
 Knows both libraries' plainest save and load. Prints a table with a row for each kind of damage:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints to be damaged, and the ways in which disks and people damage them."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damage anywhere in a checkpoint is a typed error or harmless: never a wrong value, never
 anything else.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damage anywhere in the newest step: with `fallback=True` the step before comes back, and that is
 said.
 """

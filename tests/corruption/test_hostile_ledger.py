@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ledger that somebody has forged, checksum and all: a typed error or some tree, in bounded
 memory.
 """

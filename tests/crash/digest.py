@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The newest state of a run in one line of hexadecimal: `python -m tests.crash.digest root`.
 
 Knows `Manager` and hashes. For tools that compare an interrupted run with one that was not.

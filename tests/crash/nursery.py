@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs that train and are killed: a process that has imported everything once, and forks one
 for each life.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What programs do to the disk, written down, and done again on a disk that loses power.
 
 Knows the local store and the simulated one. Knows nothing of checkpoints. A recording may span

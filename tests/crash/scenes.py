@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees before and after, saves that are cut, and what `load` makes of the disk."""
 
 import jax

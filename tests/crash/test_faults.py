@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store that fails at its n-th call: a typed error, the old checkpoint intact, and the next
 save works.
 """

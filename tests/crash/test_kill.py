@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs that train are killed at random moments, again and again: no step that was reported done
 is lost, and what goes on from there has the bits of a run that was never killed.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every change to the disk goes through the store: what the store was told, and nothing else, is
 what is there.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A power cut at any operation of a save: `load` finds the old tree or the new one, whole."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Power cuts in what the Orbax door, deletions and jobs of two processes do to a real disk: it is
 written down once, and cut after each operation.
 """

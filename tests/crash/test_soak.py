@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thousands of small saves: memory, open files, threads and the disk stay as they were."""
 
 import gc

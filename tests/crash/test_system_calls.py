@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The n-th system call fails, or does less than it was asked: a typed error or none, nothing that
 was there is lost, nothing leaks, and the next save works.
 

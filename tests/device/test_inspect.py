@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Live leaves are understood: what they are, and which boxes of them are written."""
 
 import jax

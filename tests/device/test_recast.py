@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A leaf that is stored in another dtype is what that dtype makes of it."""
 
 import ml_dtypes

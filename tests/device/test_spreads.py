@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds which box: worked out by columns and device by device alike."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays leave a device in one of two ways, and the caller says which."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reader written from `docs/formats/ledger.md` alone: the page is true as long as this works.
 
 Knows what the page says, numpy, JSON and CRC-32C. Knows nothing of pertinax.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages for users, taken apart into code, expected output and links.
 
 Knows Markdown as far as we write it. Knows nothing of what pages say.

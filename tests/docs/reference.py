@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reference pages: what each public module of both doors exports, from the code itself.
 
 Knows modules, signatures and docstrings. Knows nothing of what a name does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the pages tell users to type works, and prints what they say.
 
 Knows pages and examples. Knows nothing of checkpoints.

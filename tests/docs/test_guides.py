@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guides of the Orbax door say what its users were promised.
 
 Knows which page must speak of what. Knows nothing of how; that all code on them runs is a test of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An independent reader, written from the page on the ledger, agrees with what was saved.
 
 Knows `ledger_reader` and trees. Knows nothing of how pertinax reads.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reference is what the code says today, and names all that is public.
 
 Knows the pages and the modules. Knows nothing of Markdown.

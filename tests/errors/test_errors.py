@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tree of errors: each is ours and the builtin that people already catch; each survives
 pickling.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo tells its story to the end, and ends well only because the weights are equal.
 
 Knows the demo's command line and what it prints. Knows nothing of how it works.

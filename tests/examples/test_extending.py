@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each example of extending the library runs to its end, which asserts what it shows."""
 
 import runpy

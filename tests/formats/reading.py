@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read whole leaves the plain way: what the engine's reader must agree with.
 
 Knows manifests and chunk codecs. Takes no shortcut.

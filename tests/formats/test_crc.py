@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRC-32C: the right polynomial, over any memory, in blocks."""
 
 from __future__ import annotations

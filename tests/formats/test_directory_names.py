@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 from pertinax._formats.directory.names import is_inside, unfit_names

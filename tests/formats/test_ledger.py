@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger says exactly what the manifest says, is compact, and refuses what does not add up."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts over thousands of devices cost a ledger little, and come back word for word."""
 
 import base64

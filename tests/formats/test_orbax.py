@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orbax's items from hostile hands: golden checkpoints, damaged."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuzzing that watches which branches are taken: `python -m tests.fuzz.run ledger --seconds 600`.
 
 Knows atheris and the targets. Stops at the first input that is neither read nor refused, writes it

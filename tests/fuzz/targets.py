@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every parser as a function of bytes: it gives a value or a typed error, and nothing else.
 
 Knows the parsers, which errors each may raise, and good input of each to begin from. Knows nothing

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostile files: whatever the bytes are, each parser gives a value or a typed error, within bounds
 of memory and time.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write golden checkpoints with whichever Orbax the interpreter has, and what must be read from them.
 
     python tests/golden/make_orbax.py            # writes tests/golden/orbax-<version>/

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write golden checkpoints with this version of Pertinax, and what must be read from them.
 
     python -m tests.golden.make_pertinax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Old checkpoints stay readable, bit for bit. `make_orbax.py` wrote them, with Orbax itself."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every version of our own format that was ever shipped is read for ever: exactly, and verified."""
 
 import jax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes that a process moves: counted at the store, and by the kernel.
 
 Knows how to count, and states whose bytes can be worked out anywhere. Functions here run inside the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real jobs of several processes on this machine: real `jax.distributed`, real collectives.
 
 Processes are forked from a server that has imported JAX once and started no backend, so a job takes

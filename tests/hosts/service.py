@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several "processes" in one: the real coordination service of JAX, with a client for each.
 
 No backend is started, so a job of four takes milliseconds. Knows clients and threads only.

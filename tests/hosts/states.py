@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States spread over the devices of a job, whose every element can be worked out anywhere.
 
 Knows layouts and values. Functions here run inside the processes of a job.

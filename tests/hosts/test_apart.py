@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each process saves what it holds in a directory of its own, which says what that is."""
 
 import json

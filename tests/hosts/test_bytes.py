@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes of a job: each is written once, shared by those who have it; each process reads its own."""
 
 import os

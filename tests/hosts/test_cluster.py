@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes agree, and when one fails all others know why, at once."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs of Orbax's API on several processes: checkpointers, items, managers."""
 
 import os

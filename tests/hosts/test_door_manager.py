@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manager of the Orbax door in a job: one lists, removes and makes the root for all."""
 
 import itertools

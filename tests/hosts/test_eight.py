@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eight processes with a device each: layouts that smaller jobs cannot have; others read them."""
 
 from pathlib import Path

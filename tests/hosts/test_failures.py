@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever goes wrong on one process, all others hear of it at once, with the cause.
 
 Nothing becomes visible, and the next save works.

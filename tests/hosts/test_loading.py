@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint of one process is loaded by several, each reading what its devices need."""
 
 from pathlib import Path

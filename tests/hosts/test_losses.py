@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process is killed or stopped in the middle of something: all others are told which, and soon.
 
 Jobs of two processes, all at once, for most of the time is spent listening: a process that has a

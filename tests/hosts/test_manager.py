@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One manager on several processes: the primary decides, all know, and nobody is left waiting."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGTERM to one process: all save the same extra step, once, and can go on from it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes save one checkpoint: whole, each byte once, whatever happens to one of them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Items put together from our encoders alone: Orbax restores them without arguments."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real Orbax restores everything that we write, without arguments."""
 
 import collections

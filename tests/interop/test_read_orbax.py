@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What today's Orbax writes, we read: every dtype, layout and sharding, bit for bit."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests of the tests: one small change to a module at a time, and which of them no test notices.
 
     python -m tests.mutation.run src/pertinax/_store/draft.py tests/store [--every 3] [--jobs 2]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buckets for tests: in memory, and each request a step that can be watched, cut or delayed."""
 
 import threading

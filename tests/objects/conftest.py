@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: object stores that start when the first test asks, and end with the session."""
 
 from collections.abc import Iterator

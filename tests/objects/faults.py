@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A proxy between a client and an object store that does to requests what networks do.
 
 Knows HTTP/1.1 on the wire; nothing of what the client is. Which requests fare ill is said by rules;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small Google Cloud Storage of the tests: objects in memory, on 127.0.0.1, both of its APIs.
 
 `gcp-storage-emulator` knows the JSON API only; obstore speaks the XML API (list, head, delete and

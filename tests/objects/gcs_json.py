@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON API of the GCS server of the tests: what TensorStore, gcsfs and Google speak."""
 
 import base64

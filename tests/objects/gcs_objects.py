@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the GCS server of the tests keeps, and what a request and a reply are.
 
 One lock makes a condition and its effect one step: a name is created once, however many try.

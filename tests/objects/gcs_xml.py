@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The XML API of the GCS server of the tests: what obstore speaks."""
 
 import uuid

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The S3 server of the tests: moto, serving 127.0.0.1 from a process of its own.
 
 moto 5.2 honours `If-None-Match: *` on PUT and on the completion of a multipart upload, but looks

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object stores of the tests: servers in processes of their own, on free ports of 127.0.0.1.
 
 Which environment makes each client library speak to them stands here, and nowhere else.

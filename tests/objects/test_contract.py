@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bucket keeps the contract of a store, as far as there are no directories in it."""
 
 import pytest

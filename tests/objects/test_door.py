@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Orbax door in buckets: what its managers and checkpointers promise there."""
 
 import subprocess

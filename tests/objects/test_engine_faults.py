@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What networks and servers do to requests costs time, or an error that says so: never a wrong
 byte, never a checkpoint that is visible and not whole, never a wait without end.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fault proxy does what it is told, to the requests it is told, and writes down what passed."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The front door on real servers: what is promised on a disk is promised in a bucket."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes save one checkpoint in a bucket; a killed one is succeeded."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs written for Orbax 0.8.0 that keep their steps in buckets, run after
 `s/orbax/pertinax/`: each tells the same story, in a bucket of GCS and in one of S3.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint in a bucket is there as a whole or not at all: whoever dies, stops or comes second,
 and at whichever request.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saving and loading through a network that fails: never a wrong byte, never published twice, an
 end in bounded time, and an error that says what went wrong.
 

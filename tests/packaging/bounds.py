@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The oldest releases that pyproject.toml promises to work with, as constraints for pip.
 
     python -m tests.packaging.bounds > constraints.txt

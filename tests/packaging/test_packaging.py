@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What users install: what it is called, what it needs, what it brings along.
 
 Knows pyproject.toml and the wheel. Knows nothing of checkpoints. That the lower bounds are true is
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import pertinax
 from tests.packaging.bounds import ROOT, constraints, lower_bounds, project
 
 BLOCKED = ("flax", "pytest", "mock", "orbax", "hypothesis", "optax")
@@ -130,3 +132,28 @@ def test_what_newer_releases_of_jax_have_or_lack_is_looked_up_and_not_imported()
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax"):
                 found += [f"{file.name}: {one.name}" for one in node.names if one.name in moving]
     assert found == []
+
+
+@pytest.mark.row("R157")
+def test_every_source_file_names_its_licence_first() -> None:
+    told = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    files = [ROOT / one for one in told] or sorted((ROOT / "src").rglob("*.py"))
+    heads = {
+        file: file.read_text("utf-8").removeprefix("#!/usr/bin/env python3\n") for file in files
+    }
+    line = f"# SPDX-License-Identifier: {project()['license']}\n"
+    assert [str(file) for file, text in heads.items() if text and not text.startswith(line)] == []
+
+
+@pytest.mark.row("R002")
+def test_the_version_has_its_section_in_the_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    titles = [section.splitlines()[0] for section in sections]
+    assert titles[0] == "[Unreleased]"
+    released = [one for one in sections if one.startswith(f"[{pertinax.__version__}] - ")]
+    assert len(released) == 1, f"no section for {pertinax.__version__}"
+    assert re.match(r"\[[0-9.]+\] - \d{4}-\d\d-\d\d\n", released[0])
+    assert re.search(r"^### (Added|Changed|Fixed)$\n\n- ", released[0], flags=re.MULTILINE)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boxes agree with numpy about what they contain."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks: their shape follows the rule of the format, and they tile every array."""
 
 import itertools

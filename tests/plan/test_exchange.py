@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who lacks a piece gets it, whoever has it, in few rounds, and nobody does two things at once."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A box out of runs of elements is the box that numpy cuts out of the whole array."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plans and metadata of jobs of thousands of processes: what each does grows with its own part.
 
 Operations are counted, not timed: calls of functions, Python's and C's. The figures are printed by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replicas share the writing: every element once in the whole job, about evenly."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A write plan gives every chunk its own aligned place, and leaves none out."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which test carries which marker, read from the sources of the tests.
 
 Knows Python's syntax and the ways to mark a test: a decorator, a class, `pytestmark`, a

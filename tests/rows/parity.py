@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/parity.md`: each requirement, and the tests that prove it. `make parity` writes it.
 
 Knows the table and the marks of the tests, and how the page looks. Knows nothing of checkpoints.

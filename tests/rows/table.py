@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of requirements: what Orbax's changelogs announced up to 0.8.0, a row for each.
 
 Knows `rows.tsv` and which areas are finished. Knows nothing of tests.
@@ -26,6 +27,8 @@ AREAS_DONE = (
     "path",
     "utils",
     "logging",
+    "packaging",
+    "emergency",
 )
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every requirement of a finished area is proved by a test that says so."""
 
 import pytest

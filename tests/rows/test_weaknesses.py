@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For each known weakness of Orbax, a line says what we do instead, and a test shows it."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several workers on one store, one call at a time, in an order that the test decides."""
 
 import threading

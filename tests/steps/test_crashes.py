@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Power cuts and kills: every step that was reported done is there, whole, or was let go."""
 
 import os

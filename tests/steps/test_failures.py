@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A save that fails is told once, listed never, and costs nothing that was there."""
 
 import errno

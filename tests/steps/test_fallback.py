@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A damaged step is passed over when asked, told of, and made anew; never in silence."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The history is what the disk shows."""
 
 import os

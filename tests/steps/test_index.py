@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The index saves reading and decides nothing: the steps themselves have the last word."""
 
 import contextlib

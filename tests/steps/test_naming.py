@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and steps belong together one to one."""
 
 import jax.numpy as jnp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Roots are shared with the real Orbax: its manager opens ours, and ours opens its."""
 
 from pathlib import Path

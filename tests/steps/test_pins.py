@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pinned step lives, whoever pinned it and whenever."""
 
 from pathlib import Path

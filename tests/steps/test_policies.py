@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies are values; retention never takes the newest."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A snapshot is whole or not there, and keeps its bytes whatever becomes of the step."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store that does not come back: every wait for it ends, says why, and costs nothing."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saves, failures, deletions, damage, disks that lie, restarts, power cuts, clocks that jump,
 several managers, evaluators: what is listed is what is there, what is there is right or known to be
 wrong, what is held can be read, and nothing goes that somebody wanted.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What saves cost is measured and told; what a policy would do can be asked."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two programs that save into one root: neither harms what the other is doing."""
 
 import os

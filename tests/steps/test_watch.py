@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Another process sees steps as they become visible, and reads them whole or is told why not."""
 
 import itertools

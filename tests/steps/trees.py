@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small states with a number in them, and stores to keep them in."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small saves, and what a reader makes of the disk afterwards."""
 
 from collections.abc import Callable

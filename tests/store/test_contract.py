@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three stores keep the contract."""
 
 from pathlib import Path

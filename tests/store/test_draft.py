@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drafts, deletion and cleaning on disks that live; and errors at each call."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A power cut at each operation of a save: the old checkpoint or the new one, whole."""
 
 import pytest

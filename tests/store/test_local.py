@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What only real files show: reservations, failing disks, mappings, descriptors."""
 
 import errno

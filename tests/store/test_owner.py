@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tokens name their owner; only a proof of death counts as death."""
 
 import os

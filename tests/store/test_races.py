@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Another process that comes between two looks: whoever loses tries again, or says so."""
 
 from collections.abc import Callable

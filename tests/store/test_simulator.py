@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated disk finds the mistakes that people make."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One at a time has the turn; nobody waits for the dead, and for the living not for ever."""
 
 import errno

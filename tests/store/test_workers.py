@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pool of threads: what waits for it may be interrupted."""
 
 import threading

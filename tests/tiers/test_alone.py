@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two tiers of a single process: policies, stores, and what a disk may do to them."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces have the same numbers everywhere, and a process says in few letters which it has."""
 
 import numpy as np

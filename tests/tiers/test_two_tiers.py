@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two tiers on four real processes, each with a directory of its own: what is lost comes back from
 wherever it still is, exactly.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees are taken apart and put together again, all of them, in the order in which they were
 built.
 """

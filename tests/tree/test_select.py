@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Globs choose leaves by the text of their paths."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Casts: what becomes of values when one dtype is read as another.
 
 Knows which numbers each dtype can hold. Knows nothing of leaves or targets.

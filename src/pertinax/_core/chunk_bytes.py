@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunk bytes: the stored bytes of chunks, each read once and compared with its checksums.
 
 Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Describing: what is in a checkpoint, without reading an array byte.
 
 Knows how to say it. Knows nothing of devices.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetching: regions of stored leaves become host arrays, every chunk fetched and decoded once.
 
 Knows leaves, boxes, chunks and codecs by way of the manifest. Knows nothing of devices, and of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaves that the engine cannot read: what must be sure before somebody else reads them.
 
 Knows which bytes of an item such a reader may come to see. Knows nothing of readers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loading: a stored tree, or the part of it that a target asks for, back as live values.
 
 Knows the order of a load. Knows nothing of formats and files beyond what opens and fetches them.

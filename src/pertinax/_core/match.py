@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Matching: which stored leaf becomes which leaf of the target, and why not.
 
 Knows paths, kinds, dtypes and shapes on both sides. Knows nothing of bytes. Strict unless told

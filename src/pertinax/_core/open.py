@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opening: from a path to the manifest of what lies there.
 
 Knows how checkpoints are told apart and which files vouch for which. Knows nothing of arrays or of

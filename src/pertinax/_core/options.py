@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of the verbs, checked at birth.
 
 Knows which values mean something. Knows nothing of what is done with them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orders: stored leaves on their way to live values, a bounded number of bytes at a time.
 
 Knows how an order (which leaf, as what) is carried out: fetch, cast, fit, place. Knows nothing of

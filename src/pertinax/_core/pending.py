@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pending: the handle of a save in flight.
 
 Knows one thread, its end and its failure. Knows nothing of what is saved. The thread is no daemon:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places: what people write for a path, and the store and the absolute path that it means.
 
 Knows the spellings: text, path objects, `~`, relative paths, `file://`, URLs of object

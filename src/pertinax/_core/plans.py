@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plans that were made before, for whoever saves the same tree again and again.
 
 Knows when a plan still holds: the same skeleton, leaves that look the same, the same options, the

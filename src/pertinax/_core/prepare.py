@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preparing a save: from a live tree to everything that the writer thread needs.
 
 Knows the first half of a save, the one on the caller's thread: understand the leaves, plan, hold

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saving one tree to one path.
 
 Knows the order of a save and what `exists` means. Knows nothing of steps or policies.

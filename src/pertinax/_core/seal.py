@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sealing: notes and a ledger over a directory that somebody else has filled.
 
 Knows drafts whose items were written by handlers of the Orbax door, ours and the user's own: files

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaves that type handlers of a program have written in the way of the stock ones: read by Orbax's
 own account of the item.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verifying: is every byte of a checkpoint the byte that was written?
 
 Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies between chunks.

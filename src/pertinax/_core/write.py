@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing a checkpoint: the second half of a save, on whichever thread.
 
 Knows the directory of a checkpoint: one item of its own, or several items below, with Orbax's notes

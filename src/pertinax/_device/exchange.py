@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Carrying bytes from process to process, by a computation on the devices of all.
 
 Knows one collective, which sends each process's buffer to another one. Knows nothing of what the

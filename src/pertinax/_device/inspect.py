@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Live leaves, understood: what each one is and which boxes of it this process owns.
 
 Knows `jax.Array`, numpy and Python's plain values. Knows nothing of files. Nothing is copied here.

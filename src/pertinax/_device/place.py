@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placing: host bytes become the arrays and values that the reader asked for.
 
 Knows how JAX takes host memory: on a CPU an aligned buffer is used as it is, without a copy; a list

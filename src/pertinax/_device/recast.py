@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recasting: live leaves that shall be stored in another dtype than they have.
 
 Knows how each kind of leaf changes with its dtype. Knows nothing of files. The converted elements

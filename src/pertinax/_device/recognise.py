@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recognising: leaves of which all is known but the bytes, for they were saved before.
 
 Knows what of a live leaf decides how it is stored. Knows nothing of plans. Whatever is not plainly

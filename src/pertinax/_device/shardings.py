@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shardings: which device holds which box, and how to write a layout down.
 
 Knows JAX's shardings and the JSON text that Orbax keeps of them (format specification, section 7).

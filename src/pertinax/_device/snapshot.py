@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Snapshots: the bytes of a plan's pieces, held still while the program goes on.
 
 Knows which memory may change under us and which may not. Knows nothing of files.

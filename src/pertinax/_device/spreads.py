@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spreads: which process holds which box of a live array, and which of its buffers has it.
 
 Knows shardings and the devices that they name. Knows nothing of who writes what (`_plan.shares`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transfer: arrays on their way from an accelerator into host memory.
 
 Knows devices and the memories they can write to. Knows nothing of what becomes of the bytes.

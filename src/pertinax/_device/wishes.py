@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wishes: how the reader wants each leaf back.
 
 Knows targets (arrays, `jax.ShapeDtypeStruct`, numpy, plain values) and what a stored leaf becomes

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is on disk: formats turn manifests into files and files into manifests."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The legacy aggregate file within an item: which leaves it holds, and which lie elsewhere.
 
 Knows the texts that stand for a leaf with files of its own, and how the tree in the file and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CRC-32C (Castagnoli), of whole buffers and block by block.
 
 The ICRAR `crc32c` wheel does the work. Measured on 1 MiB blocks (two cores, Xeon): 27 GB/s in one

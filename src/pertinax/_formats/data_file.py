@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Array bytes on their way to the disk, checksummed while they are hot in cache.
 
 Knows pieces, blocks and codecs. Knows nothing of trees, of names, or of which file a piece belongs

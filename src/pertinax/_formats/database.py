@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The database of an item: arrays as keys and values of OCDBT, the way Orbax looks for them.
 
 Knows which keys an array has and what stands under each: its metadata inline, its chunks by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detection: what lies at a path.
 
 Knows the files that give each format away, and what people point at by mistake. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One item on its way to the disk: array bytes in their layout, Orbax's sidecars, and the ledger
 last.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts: in which files, and in which dialect of Zarr, arrays are kept.
 
 Knows the choices. Knows nothing of how each is written (`database`, `directory`, `zarr`).

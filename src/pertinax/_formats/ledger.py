@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ledger, `pertinax.json`: what a checkpoint holds, exactly, with a checksum for every byte of
 it.
 

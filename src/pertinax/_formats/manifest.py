@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest: what a checkpoint contains, whichever format it is in.
 
 Knows leaves by name, type and shape, and where each chunk of their bytes lies. Knows nothing of how

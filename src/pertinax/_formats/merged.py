@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The databases that others have written into an item, and the one that is made of all.
 
 Knows where they lie, how they become one, and what a whole array looks like in it. Knows nothing of

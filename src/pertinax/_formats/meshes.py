@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes of very many devices, written short: as numbers in base64 instead of a line for each.
 
 Knows the text of a layout as far as its mesh goes, and that every spec of a ledger has one. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orbax's items: from their files to a manifest.
 
 Knows which file of an item directory says what, and puts it together. Knows nothing of how the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outputs: the data files of an item while threads fill them.
 
 Knows when each file is created (with its first write), made durable and closed (with its last), so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts: what each of several processes wrote of one item, and how one of them learns of it all.
 
 Knows chunk tables and the small files that carry them to the primary, which removes them. Knows

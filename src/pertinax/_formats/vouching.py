@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vouching: records of files that somebody else has written.
 
 Knows how a whole file is read once, synced and checksummed, and which files need that. Knows

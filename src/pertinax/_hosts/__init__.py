@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The other processes of the job: who they are, and how to agree with them."""
 
 from pertinax._hosts.alone import Alone, Monologue

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job of one process: everybody is here and agrees.
 
 Knows that there is nobody else. Knows nothing of networks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The board: a few words under a name, which all processes of a job can write and read.
 
 Knows the key-value store of JAX's coordination service, and how its errors read. Knows nothing of

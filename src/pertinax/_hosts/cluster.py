@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job of several processes, which talk over JAX's coordination service.
 
 Knows rounds: how members give values to the primary, hear its decision, and learn within a second

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract between an operation (a save, a load) and the other processes of its job.
 
 Knows processes, agreement and waiting. Knows nothing of arrays, files or checkpoints. A round may

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handing over: an operation that one thread begins and another one ends.
 
 Knows what must be left in the end, and that a thread may not be had. Knows nothing of what the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The job that this process belongs to.
 
 Knows how to ask JAX for it. Knows nothing of saves.

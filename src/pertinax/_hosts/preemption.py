@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preemption: somebody will stop the job soon, and all processes find the same step to save before.
 
 Knows the sync point of JAX's preemption service, which listens for SIGTERM. Knows nothing of saves.

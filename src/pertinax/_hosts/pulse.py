@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pulse: each process says every second that it lives; who falls silent is gone.
 
 Knows one thread for each process, which counts up on the board. Knows nothing of operations. JAX

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verdicts: the primary decides, and where it must refuse, all processes refuse alike.
 
 Knows rounds and exceptions. Knows nothing of what is decided.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boxes: rectangular regions of arrays.
 
 Knows n-dimensional integer geometry. Knows nothing of bytes, devices or files.

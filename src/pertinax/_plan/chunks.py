@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks: how a stored array is cut, and which chunks a region touches.
 
 Knows grids of equal chunks and the rule that picks their shape. Knows nothing of codecs, keys or

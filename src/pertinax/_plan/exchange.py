@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exchange: who sends which pieces to whom, in which order, so that all have what they lack.
 
 Knows numbered pieces and the processes that hold or lack each. Knows nothing of arrays, bytes or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs: boxes of an array whose elements are stored as consecutive runs in C order.
 
 Knows which elements of the whole array a box spans, and how to cut it out of the runs. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Grids: arrays cut into equal boxes by the axes of a mesh.
 
 Knows meshes as the lengths of their axes, and which box each position of the mesh holds. Knows

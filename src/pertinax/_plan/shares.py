@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shares: which process writes which part of an array that several of them hold.
 
 Knows boxes and the processes that hold each. Knows nothing of devices or live arrays. Every process

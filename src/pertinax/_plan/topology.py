@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topology: who takes part.
 
 Knows processes by number. Knows nothing of how they talk (`_hosts`) nor of devices.

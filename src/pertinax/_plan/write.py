@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The write plan: which chunks this process writes, and where in its data files each one goes.
 
 Knows shapes, owned boxes, alignment and how much a file may hold. Knows nothing of live arrays or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deletion: checkpoints go, invisible first, while training goes on.
 
 Knows directories, and one thread. Knows nothing of steps or policies. The thread lives as long as

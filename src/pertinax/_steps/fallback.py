@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fallback: the newest step that can be restored, and what was passed over on the way.
 
 Knows the order of steps and which failures another step may not have. Knows nothing of how a step

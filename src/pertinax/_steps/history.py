@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """History: which steps lie in a root, when they were made, and what was measured.
 
 Knows directories of steps and the two notes in them. Knows nothing of policies. What the disk

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Index: the notes of many steps in one file, so that ten thousand need not be opened.
 
 Knows one file, `<root>/.pertinax/steps`, and how it is checked and replaced. Knows nothing of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The line of saves into one root: one at a time, each telling the next how it went.
 
 Knows the save in flight and who was told of its end. Knows nothing of when to save, nor of how a

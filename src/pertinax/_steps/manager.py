@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manager: the checkpoints of one training run.
 
 Knows the verbs that a training loop needs. Decides nothing itself: policies say which steps are

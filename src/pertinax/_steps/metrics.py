@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics: what a caller measured, as the bytes of a step's `metrics/metrics`.
 
 Knows numbers of all kinds and JSON as Orbax reads it (NaN and infinities are words there). Knows

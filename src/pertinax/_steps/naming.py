@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Naming: what a step is, which directory it lives in, and which step a directory is.
 
 Knows numbers and names. Knows nothing of directories. Prefixes are compared as they

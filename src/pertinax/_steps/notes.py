@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Notes: what the visible steps of a root say of themselves, each read once.
 
 Knows when a step's notes must be read, and when what was read before still holds: as long as its

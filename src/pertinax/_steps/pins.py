@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pins: steps that live whatever the policy says, because somebody said so, under a label.
 
 Knows one directory of empty files, `<root>/.pertinax/pins/<step>-<label>`. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plan: what a manager would do, and why; a dry run.
 
 Knows verdicts. Knows nothing of disks: the manager fills it in.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies: which steps are made, and which live.
 
 Knows steps, times and metrics as plain values. Knows nothing of stores, clocks or trees: a policy

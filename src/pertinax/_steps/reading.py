@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading: the half of a manager that looks and never writes.
 
 Knows which steps there are, what they hold, and how to choose among them. Knows nothing of how they

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recovery: a root is put in order before anybody uses it.
 
 Knows roots and what dead processes leave in them. Knows nothing of steps. What a living process is

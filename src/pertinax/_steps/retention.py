@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retention: who must go, and why the others stay.
 
 Knows a history and a policy. Knows nothing of disks; pure. Whatever a policy says, the newest step

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Snapshots: a second set of names for a step, so that it can be read while it is deleted.
 
 Knows directories, hard links and copies. Knows nothing of steps or who reads. A visible step never

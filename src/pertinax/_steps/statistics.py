@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Statistics: what saving cost, for people and for loggers.
 
 Knows durations and bytes of saves. Knows nothing of how they came about. Durations are seconds of a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Together: several processes look for a step, and all read the same one or none.
 
 Knows rounds and which failures are a step's own. Knows nothing of how a step is read.

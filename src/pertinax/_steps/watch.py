@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watching: steps that another process makes, as they become visible.
 
 Knows listings and clocks. Knows nothing of saving: nothing is cleaned, made or changed in the root,

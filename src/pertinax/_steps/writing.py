@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing one step: written, visible, and then what has become too old goes.
 
 Knows the order of a step's life on the writer thread. Knows nothing of when to save, nor of the

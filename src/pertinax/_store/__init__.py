@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes by path, and what makes them durable: the one way in which Pertinax touches a disk.
 
 Knows stores, temporary directories and their owners. Knows nothing of arrays, formats or steps.

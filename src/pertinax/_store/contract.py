@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract of a store: bytes by path, every effect explicit.
 
 Knows files, directories and what makes them durable. Knows nothing of arrays, checkpoints or

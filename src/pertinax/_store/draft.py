@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draft: a directory nobody sees, that becomes a checkpoint in one step or not at all.
 
 Knows the order of syncs and renames that makes a save atomic. Knows nothing of formats, steps or

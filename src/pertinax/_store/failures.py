@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an error of the disk means to the person who saves.
 
 Knows error numbers and our exceptions. Knows nothing of what was being done; the caller says it in

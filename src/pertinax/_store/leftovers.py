@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Invisible names: what dies, what was set aside, and what a dead process left behind.
 
 Knows how temporary names are built and in which order names may change. Knows nothing of what the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of this machine, through the plainest system calls.
 
 Knows POSIX: descriptors, short writes, fsync and what a failed one means. Knows nothing of what the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store in memory: the local one's peer, for tests and for trees that need no disk.
 
 Knows names and bytes in dictionaries. Knows nothing of durability: what it holds dies with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose temporary directory is this, and does the owner still live?
 
 Knows hosts, boots, processes and how to name them. Knows nothing of directories' content. The only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishing: how checkpoints appear, vanish and are found in a store.
 
 Knows that there are two ways: names change (`draft`, `leftovers`), or a marker comes and goes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small file in the place of another: who reads finds the old content or the new one.
 
 Knows names and in which order they change. Knows nothing of what the files say.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """System calls that Python does not offer: atomic renames, reserved room, populated mappings.
 
 Knows the C library and its error numbers. Knows nothing of stores. Every call goes through ctypes,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turns: one process at a time looks at something and acts on what it saw.
 
 Knows directories that can be made, renamed and removed in one step, and who has died. Knows nothing

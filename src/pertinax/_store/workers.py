@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers: the few threads that move bytes, and how many bytes they may carry at a time.
 
 Knows threads and tasks. Knows nothing of what the tasks do. The standard library's executor refuses

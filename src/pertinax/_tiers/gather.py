@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gathering: the pieces of one save, each from wherever it is: own storage, a peer's, the durable
 tier.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The near tier: each process keeps what it holds of the newest steps, in a root of its own.
 
 Knows one process's root: what is in it, how a step gets there, and when an older one may go. Knows

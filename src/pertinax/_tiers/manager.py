@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manager of two tiers: near storage often, durable storage seldom, and back from wherever it
 is.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces: the chunks of one save, numbered, and who has which of them.
 
 Knows chunk tables and their grids. Knows nothing of processes, files or of how pieces travel. The

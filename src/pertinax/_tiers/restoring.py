@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Restoring from two tiers: which save, and in which way.
 
 Knows what processes have (`stock`) and the two ways back: pieces from wherever they are (`gather`),

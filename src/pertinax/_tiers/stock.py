@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stock: which saves there are across the job, which of them are whole, and which one is newest.
 
 Knows what processes say they have, as plain data. Knows nothing of files or of how they say it. The

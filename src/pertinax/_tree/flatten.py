@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a live tree to its leaves and its skeleton.
 
 Knows Python's containers by heart and asks JAX's registry about all others. Knows nothing of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Following: the leaves of a live tree, if it has the very skeleton that one before had.
 
 Knows that most programs save the same tree again and again, and that looking whether it is so costs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths: where a leaf stands in its tree.
 
 Knows keys, their kinds and their text. Knows nothing of leaves or files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quiet: no garbage collection while thousands of objects are made that all stay alive.
 
 Knows Python's collector. Knows nothing of what is made. Each of its full passes walks every object

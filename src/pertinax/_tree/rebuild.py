@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From leaves back to a tree: after the skeleton alone, or into the shape of a living target.
 
 Knows how containers are made. Never imports a module that a file names: a class is used only if the

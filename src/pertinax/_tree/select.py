@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Selecting: which leaves a glob means.
 
 Knows paths as text. `*` and `?` stay within one key, `**` crosses keys, and a pattern that names a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Skeletons: the shape of a tree without its leaves.
 
 Knows which container stands where, with which keys, and how to say so in JSON. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Orbax door: programs written for `orbax.checkpoint` run on Pertinax by changing the import.
 
     from pertinax import checkpoint as ocp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the mirrored API keeps for the whole program: which handler class belongs to which args
 class, which type handler to which type of leaf, and numbers that processes count in step.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every manager can do, as a protocol: for programs that bring their own, or a fake for tests.
 
 Knows names and promises. Knows nothing of how they are kept.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract of a checkpointer: it makes and reads one checkpoint at a time.
 
 Knows the methods that programs call, and who says once which version they run on. Knows nothing of

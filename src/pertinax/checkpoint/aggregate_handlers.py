@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers for whole trees in one file, as checkpoints had them before 0.5.16.
 
 Knows one file. Items are not written this way any more; programs may be.

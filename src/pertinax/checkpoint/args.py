@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Args of all handlers by their short names, and their registration.
 
 Knows where they are defined. Knows nothing itself.

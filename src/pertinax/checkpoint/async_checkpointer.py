@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checkpointer that goes on in the background.
 
 Knows which part of a save the program waits for, and how the other part's failure reaches it. The

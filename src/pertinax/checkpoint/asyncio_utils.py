@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Coroutines from ordinary code, and ordinary functions from coroutines.
 
 Knows event loops. Knows nothing of checkpoints. No loop is patched, whoever runs it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of handlers, and which handler each class of them belongs to.
 
 Knows the base class and the registration. Knows nothing of particular handlers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manager: many checkpoints of one training run under one root.
 
 Knows the order of things in a save and a restore. Knows nothing of formats, of what is kept

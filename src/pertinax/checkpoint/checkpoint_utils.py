@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For evaluators: steps as they appear, held while they are read; and what a target asks for.
 
 Knows how the leaves of a target become restore args, and where snapshots of steps lie. Knows

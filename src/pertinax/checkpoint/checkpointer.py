@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checkpointer that waits.
 
 Knows the order of a save: name, temporary path, handler, finalize, publish. The engine does each of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Composite: several named things as one value.
 
 Knows how a program reaches them: by attribute, by subscript, by set operations. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Futures: the end of work that is going on elsewhere.
 
 Knows how to wait, with a limit of time or without. Knows nothing of the work. Waiting never starts

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees as bytes, in the spelling that old checkpoints and small files of programs have.
 
 Knows its two functions. The spelling is the engine's; nothing else needs to be installed for it.

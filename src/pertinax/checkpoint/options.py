@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options that checkpointers, handlers and the manager share.
 
 Knows the names and defaults that the mirrored API promises. Knows nothing of who reads them.

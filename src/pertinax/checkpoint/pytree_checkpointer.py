@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpointer for trees, in one word.
 
 Knows which handler it stands for. Knows nothing else.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpointer for the state of a training run, in one word.
 
 Knows which handler it stands for, and the words of its calls. Knows nothing else.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tools for tests of programs that save: directories, trees, meshes, handlers that fail.
 
 Knows names only.

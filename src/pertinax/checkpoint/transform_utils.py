@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformations: leaves that were renamed, dropped or computed anew between two versions of a
 program. Deprecated, as in Orbax: plain Python on the restored tree says the same.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees by the names of their keys: taken apart, put together, described.
 
 Knows JAX's keys and how the mirrored API spells them. Knows nothing of files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small things that programs use, gathered under the name they know.
 
 Knows where they live. Knows nothing itself, except what a scalar is. Deprecated, as in Orbax: each

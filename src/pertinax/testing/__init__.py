@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tools to prove that a program, or a store, keeps its word.
 
 Knows contracts and how to break what is below them. Knows nothing of one implementation.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a power cut leaves of files and names that were not synced.
 
 Knows the nodes of the memory store, and which of their changes are durable. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disks that fail on purpose: power cuts at every step, errors at every call.
 
 Knows the store contract and its weakest promise. Knows nothing of checkpoints. `CrashingStore`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every store must do: a test class that implementers inherit.
 
 Knows the contract in `pertinax._store.contract`. Knows nothing of one store.

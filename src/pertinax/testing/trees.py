@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees to try a checkpoint with: hypothesis strategies for leaves and containers, and an exact
 comparison.
 

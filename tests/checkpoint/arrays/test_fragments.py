@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fragments: pieces of an array with their places."""
 
 import dataclasses

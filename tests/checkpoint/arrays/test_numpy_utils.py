@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slices written out and written short."""
 
 from types import EllipsisType

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunk shapes for a budget, and fragments cut into chunks."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Public calls from scripts, coroutines and nested loops; nobody's event loop is patched."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Items as old releases of Orbax wrote them, made by hand: no release that we can run writes them.
 
 Knows the aggregate file, texts that stand for leaves, and what such an item lacks. The directories

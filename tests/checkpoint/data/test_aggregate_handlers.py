@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole trees in one file: written by one process, read as Orbax reads them."""
 
 import asyncio

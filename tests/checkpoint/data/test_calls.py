@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways to call a checkpointer, and what a call has done when it returns."""
 
 import asyncio

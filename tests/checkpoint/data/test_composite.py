@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several items in one checkpoint: finding handlers, choosing items, and the mapping itself."""
 
 import copy

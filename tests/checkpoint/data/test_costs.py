@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a save or a restore costs in operations, counted where they happen.
 
 Knows the engine's store, through which all of them go. Knows nothing of seconds: who is slow here

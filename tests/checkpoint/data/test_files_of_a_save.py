@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies in the directory of a tree that was saved with no options at all."""
 
 import json

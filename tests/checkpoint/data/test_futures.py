@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Futures: waiting never starts work, and a wait that is not over in time says so."""
 
 import concurrent.futures

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers that a program brings along, alone and as items of a composite."""
 
 import asyncio

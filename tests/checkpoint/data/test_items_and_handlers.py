@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which handler serves an item, what a composite learns of that, and what it forgets."""
 
 import dataclasses

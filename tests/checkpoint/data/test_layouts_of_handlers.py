@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the door's handlers do with their settings: layouts, sizes of files, limits."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where arrays lie after a restore: where one asks, or where they were."""
 
 from pathlib import Path

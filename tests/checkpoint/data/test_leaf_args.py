@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`SaveArgs` and `RestoreArgs`: another dtype, other chunks, another type, shape or layout."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files left behind when a checkpoint was copied: the door misses them, whoever wrote them."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What saves and restores tell `jax.monitoring`: the names that dashboards for Orbax look for."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees as bytes: the same bytes as Orbax writes, and the same trees out of them."""
 
 import collections

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes of a tree that are rare: without names, with odd keys, with nothing in them."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Items of old releases come back through the door as real Orbax reads them, or better."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of a save: who is called when, what is on disk then, and who waits for whom."""
 
 import asyncio

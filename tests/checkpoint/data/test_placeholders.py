@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Texts that stand for leaves, trees out of the names of directories, and other small things."""
 
 from pathlib import Path

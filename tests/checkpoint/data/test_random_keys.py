@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of random number generators come back as what they were, and draw the same numbers."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What cannot be saved or asked for is refused, with the builtin that Orbax raises."""
 
 from pathlib import Path

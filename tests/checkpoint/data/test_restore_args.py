@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which restore args a target's leaf becomes, kind by kind."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`AsyncCheckpointer`: what the program waits for, what it does not, and how failures reach it."""
 
 import asyncio

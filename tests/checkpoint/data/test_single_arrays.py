@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Items that are one array: what goes in, what comes back, and in which files."""
 
 import json

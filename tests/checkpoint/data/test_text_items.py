@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Items that are one text file: values that JSON can say, and messages of protocol buffers."""
 
 import concurrent.futures

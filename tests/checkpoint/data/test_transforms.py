@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformations in memory and while restoring: as Orbax has them, and where ours differ."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small functions on trees say what Orbax's say, and metadata tells what is stored."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`ocp.tree`: what it exports, what its types mean, and what its functions refuse."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes back through the door is what comes back through Orbax, for every kind of tree."""
 
 from pathlib import Path

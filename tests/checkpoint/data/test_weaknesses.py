@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weaknesses of Orbax that no other file of tests has a place for: what the door does instead.
 
 `docs/coming-from-orbax.md` has a line for each; `tests/rows/test_weaknesses.py` sees to that.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names that Orbax once had are nowhere in the door; the page says what to use instead."""
 
 import inspect

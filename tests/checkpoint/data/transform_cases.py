@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformations to be tried with any `orbax.checkpoint`: ours, today's and that of 0.8.0.
 
 Knows JAX and numpy alone, for the environment of Orbax 0.8.0 has nothing else.

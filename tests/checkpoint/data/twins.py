@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Twins: the same small program run with the real `orbax.checkpoint` and with our door.
 
 Knows how to compare what comes of it: values with their types and layouts, or the builtin that an

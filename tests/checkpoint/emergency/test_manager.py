@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The emergency manager of Orbax's API on four real processes, each with a directory of its own."""
 
 import json

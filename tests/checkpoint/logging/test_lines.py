@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines of the log, by which one can follow a save in a job of many threads."""
 
 import logging

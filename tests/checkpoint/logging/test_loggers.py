@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loggers of statistics, and what a manager tells them."""
 
 import dataclasses

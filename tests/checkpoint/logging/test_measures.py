@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rates, warnings that are not repeated, and what TensorStore has counted."""
 
 import asyncio

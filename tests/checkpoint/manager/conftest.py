@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of the manager's tests: the library under test, and a root that does not exist yet."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One program, two libraries: tests that take `ocp` run against ours and against the real one.
 
 Knows how the two are imported, and a clock that both read. Knows nothing of what is tested.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saves in the background: what is known while they go on, and what a failure leaves."""
 
 import concurrent.futures

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluators: steps as they appear, held while they are read, whatever the trainer deletes."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Roots that old managers wrote can be gone on with, for ever after."""
 
 import json

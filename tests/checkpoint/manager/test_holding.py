@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Readers that share a snapshot: in whatever order they come and go, nobody loses what he holds."""
 
 import os

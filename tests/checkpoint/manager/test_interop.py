@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Roots that go from one library to the other and back, in the middle of training."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One item or several: how a manager is told, what it settles on, and what comes back."""
 
 import jax.numpy as jnp

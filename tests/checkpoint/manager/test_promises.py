@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What release notes promised of a manager, promise by promise, where no other test has it."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a manager finds after a death, and what it does about it."""
 
 import os

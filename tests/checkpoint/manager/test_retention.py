@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which steps live: every worked example, on both libraries, and the rules beyond them."""
 
 import datetime as dt

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a save happens, what it refuses, and what it leaves behind."""
 
 import datetime as dt

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saves, failures, deletions, restarts in any order: what is known is what is there, and right."""
 
 import dataclasses

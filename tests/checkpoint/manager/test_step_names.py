@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of steps: how they are made, found, and told from what only looks like them."""
 
 import datetime as dt

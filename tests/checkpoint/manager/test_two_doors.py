@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run, two doors: what the front door's manager keeps, this one goes on with, and back."""
 
 import pertinax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Known weaknesses of Orbax's manager, where no other test shows what we do instead."""
 
 import concurrent.futures

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts as values. The texts are what Orbax 0.8.0 wrote for the same layouts."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store of step notes: what Orbax 0.8.0 wrote and raised when the same calls were made."""
 
 import pickle

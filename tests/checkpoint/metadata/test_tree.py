@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_METADATA` as objects. The texts are what Orbax 0.8.0 wrote for the same tree."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metadata of values: what counts as equal, and what `metadata()` of a tree says."""
 
 import json

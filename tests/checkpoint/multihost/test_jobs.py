@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same questions in real jobs of several processes."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who meets whom in a save of several processes: by which names, who leads, who may come."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What programs ask about the processes of a job that has one."""
 
 import logging

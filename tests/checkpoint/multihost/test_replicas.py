@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replicas of a mesh. The answers are those of Orbax 0.8.0 where it gives any on CPU."""
 
 from dataclasses import dataclass

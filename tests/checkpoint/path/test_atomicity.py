@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Temporary paths by themselves: made, matched, committed, or given up."""
 
 import asyncio

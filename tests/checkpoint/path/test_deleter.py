@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deleters: steps go by their numbers, now or in the background, for good or elsewhere."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`ocp.path.format_utils`: what is taken for a checkpoint, by the names of its files."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Marks that a step is in use: made by programs, looked up in any format of names."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names of the modules about paths, and the old names that lead to them."""
 
 import pytest

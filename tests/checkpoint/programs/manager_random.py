@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import datetime as dt
 import random
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs every program of this folder with the library that is installed; prints what they told.
 
     python run_all.py DIRECTORY

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the programs of this folder tell what happened, in words that two libraries can share.
 
 Knows values, arrays and errors. Runs under old Pythons too; knows neither library.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs written for Orbax 0.8.0, run after `s/orbax/pertinax/`: each tells the same story.
 
 What the real one told is kept in `told_by_orbax_0_8.json`; where its environment is, it is asked

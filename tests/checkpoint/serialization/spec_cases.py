@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls that build specs, and what the real Orbax 0.8.0 answered to them.
 
 Knows the calls as data. Run by a Python with Orbax 0.8.0 in it, writes its answers down:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Byte limits: never more than allowed, nobody forgotten, from any loop and thread."""
 
 import asyncio

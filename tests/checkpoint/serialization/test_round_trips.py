@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays written and read through TensorStore: every layout, any sharding, within the limit."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The specs we hand to TensorStore are those that Orbax 0.8.0 hands to it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From devices to the host: whose shards, in which order, through which memory."""
 
 from typing import Any

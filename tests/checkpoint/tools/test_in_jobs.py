@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`test_utils` in real jobs of several processes."""
 
 import unittest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `test_utils` gives to the tests of programs."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program's registry is put back after each test."""
 
 from collections.abc import Iterator

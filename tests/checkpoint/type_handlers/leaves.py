@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Types of leaves that no library knows, and handlers for them; for our library and for Orbax.
 
 Knows the protocol, which is the same in both. Holds no tests.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Databases of processes in an item: merged by the save, by `finalize`, or by a program."""
 
 import asyncio

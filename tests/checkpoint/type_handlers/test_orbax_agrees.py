@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees with handlers of the program: Orbax with the same handlers reads ours, and we read its."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which handler is for which type: the program's registry and private ones."""
 
 import enum

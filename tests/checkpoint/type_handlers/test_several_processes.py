@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Type handlers of the program in a job of several processes: each writes a part of the item."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Restores in which one replica reads and the others are sent what it has read."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stock handlers that a program calls itself: they do the real thing, through TensorStore."""
 
 import asyncio

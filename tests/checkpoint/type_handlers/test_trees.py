@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees with leaves whose type handlers a program has registered, saved and restored."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever bytes come as MessagePack: a tree or a typed error, soon and in little room."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Databases on disk for the OCDBT tests: ours, and TensorStore's.
 
 Knows how to lay a database out in a directory and how to ask TensorStore about it. Holds no tests.

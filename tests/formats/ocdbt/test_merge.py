@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several databases as one: keys of all, no data copied, nothing contradictory."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever bytes lie on disk, the OCDBT reader answers with entries or with a typed error, soon."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our OCDBT reader sees what TensorStore sees in databases of TensorStore and of Orbax."""
 
 from __future__ import annotations

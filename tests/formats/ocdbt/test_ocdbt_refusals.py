@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every byte of a small node and manifest set to every value that means something else: read, or
 refused for a reason; and each reason that the reader has is met.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorStore reads what our OCDBT writer writes, whatever the shape of the tree."""
 
 from __future__ import annotations

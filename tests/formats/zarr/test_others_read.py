@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """zarr-python and TensorStore open what we encode."""
 
 import math

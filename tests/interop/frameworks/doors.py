@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every way in and out: the same state through the front door, the Orbax door and both managers.
 
 Knows how each way saves a state and restores it into another, and what *the same state* means.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of Flax: `TrainState` of Linen, and the graphs of NNX."""
 
 import functools

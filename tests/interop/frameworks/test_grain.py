@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Iterators of Grain, and anything else with a state to get and set, as items of a checkpoint."""
 
 import json

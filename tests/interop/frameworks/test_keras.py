@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model of Keras 3 on the JAX backend: its state tree is a dict of dicts of arrays."""
 
 from pathlib import Path

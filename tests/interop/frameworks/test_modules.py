@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models that are trees themselves: Equinox modules, dicts of Haiku, dataclasses of chex."""
 
 from pathlib import Path

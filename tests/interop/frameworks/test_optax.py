@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of Optax: named tuples within named tuples, masked and empty states."""
 
 import functools

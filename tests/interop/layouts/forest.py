@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One tree with everything that a layout must carry, for this Orbax and for the old one.
 
 Knows jax, numpy and ml_dtypes, of any age: the old environment runs it as well. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the environment of Orbax 0.8.0 does: read what we wrote, write what we read.
 
     python tests/interop/layouts/old_side.py OURS THEIRS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What only TensorStore decodes is read through TensorStore, by both doors, in part or in whole."""
 
 import pathlib

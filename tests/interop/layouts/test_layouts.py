@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every layout, with every kind of leaf, goes from us to Orbax 0.12 and from there to us."""
 
 import os

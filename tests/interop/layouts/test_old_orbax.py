@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every layout, with every kind of leaf, goes from us to Orbax 0.8.0 and from there to us.
 
 Needs the environment `.venv-orbax-0.8` (`make golden` makes one); without it there is nothing here.

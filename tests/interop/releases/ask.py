@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks the `orbax.checkpoint` of this environment and prints its answers as JSON.
 
     python tests/interop/releases/ask.py ITEMS SCRATCH DIRECTORY_OF_TRANSFORM_CASES

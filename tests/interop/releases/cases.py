@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions to any `orbax.checkpoint`, and answers as plain JSON.
 
 Knows JAX and numpy alone, for the environment of Orbax 0.8.0 has nothing else. The items that are

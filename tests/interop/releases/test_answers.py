@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformations and old items: our answers are those of Orbax 0.8.0.
 
 Needs the environment `.venv-orbax-0.8` (`make golden` makes one); without it there is nothing here.

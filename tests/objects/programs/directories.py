@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes epath on `gs://` keep empty directories, as TensorFlow's file system does.
 
 Orbax needs them: who has no TensorFlow gets gcsfs from epath, where a directory that was made does

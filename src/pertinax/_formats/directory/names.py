@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names as files: whether a leaf can have a directory of its own.
 
 Knows what file systems refuse and which names the item itself needs. Knows nothing of stores.

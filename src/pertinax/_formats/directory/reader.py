@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directory reader: which files hold the keys of each leaf.
 
 Knows that a key is a file and a leaf a directory. Knows nothing of what is in the files.

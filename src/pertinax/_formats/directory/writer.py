@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directory writer: one file for each key, in directories that are called like the leaves.
 
 Knows which file each chunk and each array's metadata belongs into. Knows nothing of what surrounds

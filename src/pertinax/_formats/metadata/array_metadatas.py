@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`array_metadatas/process_<n>`: what else Orbax 0.12 wants to know of its arrays.
 
 Knows the file. All that readers need of it is which leaves are typed PRNG keys. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`commit_success.txt`: the marker of a finished checkpoint where renames are not atomic.
 
 Knows its text. Knows nothing of stores.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names: what each leaf is called in Orbax's files.
 
 Knows that Orbax joins keys, as text, with dots, and that this is ambiguous in five ways; each is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_sharding`: how each array was laid out over devices.
 
 Knows the file, whose values are JSON texts inside JSON. Knows nothing of what those say: they are

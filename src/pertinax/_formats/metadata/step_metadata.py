@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_CHECKPOINT_METADATA`: when a step was begun and finished, and what is in it.
 
 Knows the fields of Orbax 0.8 to 0.12. Its reader forgives everything: the file is a note, no proof.

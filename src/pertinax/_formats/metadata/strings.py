@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_strings.json`: string leaves, each at the JSON pointer that its parameter name makes.
 
 Knows pointers: `/` in a name nests objects, and `~` is an escape that names must not contain. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON of unknown origin: parse it, and take it apart without surprises.
 
 Knows that every file may be damaged or hostile, and turns whatever is wrong with one into

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`_METADATA`: the tree of an item as Orbax sees it.
 
 Knows its entries, their key and value types, and the skeleton that they describe. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The legacy aggregate file: a tree, values and arrays included, in one MessagePack file.
 
 Orbax wrote such files until 0.5.16 and still reads them; so do we. Knows nothing of items or of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees as bytes of the legacy file, as Orbax spells them.
 
 Knows which values have a spelling. Items are no longer written this way; programs that keep small

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the legacy file means by its extensions: arrays, complex numbers, numpy scalars, tuples.
 
 Knows their payloads, and that a large array is cut into flat parts. Arrays stay in the file until

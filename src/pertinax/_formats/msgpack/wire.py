@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MessagePack on the wire: one value after the other, from a file that nobody has vouched for.
 
 Knows the heads of values and where their bytes end; large ones are not read, only located, so that

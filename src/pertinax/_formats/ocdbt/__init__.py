@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OCDBT: the key-value container of Orbax checkpoints, written and read without TensorStore.
 
 Knows bytes, keys and places in files (SPEC.md has the format). Knows nothing of arrays or of

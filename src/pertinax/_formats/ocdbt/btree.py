@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """B+tree nodes: keys to values in the leaves, keys to child nodes above them.
 
 Knows the bytes of one node. Knows nothing of other nodes, of files as such, or of what keys mean.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Columns: how OCDBT lays out numbers and strings, many of a kind at a time.
 
 Knows varints, byte strings and prefix-compressed string lists, both ways, and how much work a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data files: their names, and the table of them that every manifest and node carries.
 
 Knows what a harmless relative path is and how base paths nest. Knows nothing of what files contain.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames: the envelope of the manifest and of every tree node.
 
 Knows magic numbers, lengths, zstd and CRC-32C. Knows nothing of what is inside. Nothing is decoded

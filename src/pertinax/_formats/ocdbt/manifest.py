@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest: configuration, and where the newest version of the tree has its root.
 
 Knows the bytes of `manifest.ocdbt`. Knows nothing of nodes. Only the newest version is looked at.

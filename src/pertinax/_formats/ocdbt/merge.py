@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Merging: the keys of several databases as those of one, without copying their data.
 
 Knows how the names of processes' databases are spelled, and what one key in two databases means.

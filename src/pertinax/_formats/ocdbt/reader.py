@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reader: the newest version of a whole database.
 
 Knows how to walk a tree that may be a trap: nodes are opened once each, inside the key range that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writer: a whole database from a sorted list of keys and values, in one go.
 
 Knows how to split entries into nodes and stack nodes into a tree. Knows nothing of disks: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Zarr arrays: what their metadata says, and how chunks are named.
 
 Knows the chunk keys of both versions; `_plan.chunks` knows grids. Knows nothing of the metadata's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunk codecs: stored bytes to elements and back.
 
 Knows raw bytes, zstd frames and Zarr v3 shards with one inner chunk. Knows nothing of shapes, keys

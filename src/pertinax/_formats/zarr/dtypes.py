@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data types: their names, in memory and on disk.
 
 Knows which names Zarr and TensorStore have for numpy's and ml_dtypes' types, and what to store for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fill values: the element that absent chunks stand for.
 
 Knows how both Zarr versions spell elements in JSON. Knows nothing of chunks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fallback reader: TensorStore, for what we do not decode ourselves.
 
 Knows TensorStore's specs for checkpoints on a local disk. Imports it only when asked to read. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Array metadata of either Zarr version, for callers that do not care which.
 
 Knows `v2` and `v3`. Knows nothing of how they spell anything.

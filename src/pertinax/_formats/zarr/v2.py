@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Zarr v2 metadata: the text of `.zarray`.
 
 Knows what TensorStore and Orbax write there, and which other features the format has. Knows nothing

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Zarr v3 metadata: the text of `zarr.json`.
 
 Knows the codec chains that Orbax writes, the plain ones, and which other features the format has.

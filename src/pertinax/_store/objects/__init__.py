@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object stores: S3, GCS, Azure and buckets in memory, through `obstore`.
 
 Knows keys, requests, and the protocol of design note 004 by which a checkpoint appears without a

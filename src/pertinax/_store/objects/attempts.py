@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attempts: who may write, or delete, the checkpoint at a key, and how that ended.
 
 Knows three kinds of objects (design note 004), leases, and the clock of the store. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store that hands everything to another, for those that do some of it themselves.
 
 Knows the methods of a store. Knows nothing of what they do.

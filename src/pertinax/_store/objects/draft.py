@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The draft of a checkpoint in an object store: it lies where the checkpoint will be, and nobody
 sees it until its marker is there.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding checkpoints in an object store, by their markers.
 
 Knows keys and listings. Knows nothing of who writes.

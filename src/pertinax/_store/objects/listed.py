@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store that answers questions about names from one listing.
 
 Knows keys below one prefix. Knows nothing of what is there. For whoever looks at a checkpoint: it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How checkpoints appear, vanish and are found in an object store (design note 004).
 
 Knows markers and attempts. Knows nothing of formats or steps. A checkpoint is visible if and only

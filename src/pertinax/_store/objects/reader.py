@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Readers of objects: ranges, each one request.
 
 Knows that the object must stay the same while it is read. Knows nothing of what is in it. Opening

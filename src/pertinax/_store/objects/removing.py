@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removing checkpoints from an object store: out of sight first, then gone; and what the dead left.
 
 Knows markers and attempts. Knows nothing of formats or steps.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests: what we ask of a bucket, one method for each kind of request.
 
 Knows `obstore` and its errors. Knows nothing of checkpoints. Keys have no slash in front. Errors

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store of objects: the contract of a store, as far as a bucket can keep it.
 
 Knows keys and prefixes. Knows nothing of checkpoints. What differs from a disk: paths are URLs; a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """URLs of object stores, and the client for each.
 
 Knows schemes, and which settings come from the environment. Knows nothing of requests. `obstore`

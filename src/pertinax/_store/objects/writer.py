@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writers of objects: pieces come in at any offset, an object goes out in order.
 
 Knows parts, and what must not be in memory at a time. Knows nothing of what is written. A small

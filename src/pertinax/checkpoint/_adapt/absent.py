@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that an item lacks: most often somebody copied it and left them behind.
 
 Knows which files the mirrored API asks for before it reads, and the exceptions that programs catch.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Single arrays: items that hold one array under a name, from whichever release.
 
 Knows where each release keeps the array and what it says of it. The reading is the engine's.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls: what a program passes to a checkpointer becomes the args of its handler.
 
 Knows the two ways to call: with an instance of args, or with the fields of the registered args

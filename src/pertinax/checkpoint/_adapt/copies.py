@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holding where files have one name each: a snapshot in an object store is a copy.
 
 Knows how a checkpoint is copied and appears, who holds the copy, and when it goes. Knows nothing of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Describing: the leaves of a stored tree as metadata of the mirrored API.
 
 Knows stored leaves and the classes that speak of them. Reads no array.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the emergency manager hands to the engine: targets, names of steps, notes on the mesh.
 
 Knows the mirrored API's words for these. Knows nothing of saving or restoring.

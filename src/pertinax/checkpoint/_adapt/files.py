@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looking at files and directories, wherever they are.
 
 Knows paths as programs give them, and asks the engine's store about them: epath has no way into

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of a save that goes on in the background, and who hears how it went.
 
 Knows one thread at a time, whose step it works for, and its failure. Knows nothing of files. Who

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Args and handlers that other libraries register with the real Orbax, as Grain does.
 
 A data loader that ships `CheckpointSave(iterator)` derives it from Orbax's class where Orbax is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds snapshots: marks that readers leave beside them, each with the token of its process.
 
 Knows one directory of marks and whose count. Knows nothing of what a snapshot is. Marks of the dead

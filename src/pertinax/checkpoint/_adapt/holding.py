@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holding: snapshots that several readers may share, each of which lets go when it likes.
 
 Knows the snapshots of one directory and who holds them. Knows nothing of steps or of waiting. A

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers of items: which one serves an item, what is learned of that as a program goes, and what
 is forgotten.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One item without a name, or several by name: what a manager has settled on, and what follows.
 
 Knows the args of calls and the items of a step on disk. Knows nothing of steps. The first call that

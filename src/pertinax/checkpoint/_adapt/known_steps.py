@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a manager knows of its steps: the disk when it was last looked at, and what it did since.
 
 Knows names, times and metrics of steps, the one being written among them. Knows nothing of how they

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaves of type handlers that a program has registered: which they are, and what each handler is
 told and asked.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers without args of their own, made to look like those that have them.
 
 Knows how to carry positional and keyword arguments through a checkpointer. Knows nothing of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of a manager's root, as the disk shows them.
 
 Knows how names, times and metrics of steps are found, and which of them the options need. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The items of a manager: one without a name, or several, and the checkpointer that writes them.
 
 Knows the ways in which a manager can be told about its items, old and new, and the args that belong

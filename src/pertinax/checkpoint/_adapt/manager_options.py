@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of the manager: checked at birth, and translated into what the engine understands.
 
 Knows every field that the mirrored API has and which values mean something. Knows nothing of disks.

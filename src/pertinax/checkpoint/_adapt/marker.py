@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps that are written where they will be: finished when something in them says so.
 
 Knows the option that asks for it, the marker and the step's own note. Knows nothing of roots.

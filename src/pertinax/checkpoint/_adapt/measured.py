@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was measured at a step, as a manager has stored it.
 
 Knows the item of metrics. Knows nothing of which numbers are good.

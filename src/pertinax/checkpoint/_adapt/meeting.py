@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meetings: the points of a save where the processes of a job wait for each other, as the options
 of the mirrored API arrange them.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics: from what a training loop has at hand to what JSON can hold, before anything is written.
 
 Knows numbers of Python, numpy and JAX. Knows nothing of files, nor itself what is good.

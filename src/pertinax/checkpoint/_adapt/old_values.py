@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Old items: what the mirrored API does with values that were kept in one file, and with trees of
 which nobody recorded the types.
 

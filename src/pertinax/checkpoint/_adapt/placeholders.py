@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placeholders: texts that stand for leaves whose values lie in files of their own.
 
 Knows how they are spelled, and how the names of directories become a tree of them. Reads no array.

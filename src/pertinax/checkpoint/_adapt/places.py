@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the steps of a manager lie.
 
 Knows one root and how its steps are called. Knows nothing of what they hold or of who writes them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishing: the directories that checkpointers work in, from a free name to a visible checkpoint.
 
 Knows temporary paths, ours and the program's own, the notes that handlers leave, and what makes a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removing steps: for good, or into a directory of their own.
 
 Knows one root and where its removed steps go. Knows nothing of which steps they are. A removal that

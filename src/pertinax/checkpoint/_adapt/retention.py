@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which steps live, by the options of the manager: the mirrored rules as one policy value.
 
 Knows histories, metrics and intervals. Knows nothing of disks, and removes nothing.

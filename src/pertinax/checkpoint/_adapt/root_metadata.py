@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A note about a whole root, written once.
 
 Knows one JSON mapping and its directory. Knows nothing of steps.

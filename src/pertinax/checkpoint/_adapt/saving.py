@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saving: a tree and the args of its leaves, on their way into the directory of an item.
 
 Knows `SaveArgs` and the directory that a handler is given. The plan, the bytes and the files are

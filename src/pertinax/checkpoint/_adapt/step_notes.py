@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The note about a step, as a checkpointer writes it through a store of notes.
 
 Knows when a save writes its note, through the program's own store or a shared one. Knows nothing of

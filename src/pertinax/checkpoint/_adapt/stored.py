@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stored trees: an item on disk as the mirrored API shows it, and its way back into the program.
 
 Knows how targets, restore args and stored leaves are paired by the API's rules: structures must

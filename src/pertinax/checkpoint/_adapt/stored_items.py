@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a step on disk is made of, for a manager that nobody has told.
 
 Knows the directories of items and the note that says who wrote them. Knows nothing of how they are

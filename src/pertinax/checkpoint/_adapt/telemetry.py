@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Telemetry: what a save or a restore tells `jax.monitoring` of its bytes and times.
 
 Knows the names that the mirrored API promises, and how bytes are counted: those that this process

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who says it: the beginning of each line of the log that may come from several threads at once.
 
 Knows the process, the thread and the step. Knows nothing of what is said.

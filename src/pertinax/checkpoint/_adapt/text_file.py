@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An item that is one text file: written by one process, checked when it is read.
 
 Knows one file of a directory and the thread that writes it. Knows nothing of what the text means.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads of the door: one for work in the background, one to run a coroutine.
 
 Knows threads and event loops. Knows nothing of checkpoints. A coroutine gets a loop of its own, on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Restoring through transformations: first what comes from where, then the reading, then the
 functions of the program.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transformations: which of them holds for a key, and where its value comes from.
 
 Knows the fields of a `Transform` and how keys are matched. Knows nothing of values: these are in

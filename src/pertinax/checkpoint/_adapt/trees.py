@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees as the mirrored API sees them: text keys, dicts and lists, and trees that run side by side.
 
 Knows how the API names keys and flattens containers. Knows nothing of files or arrays.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A table of type handlers.
 
 Knows types, the tests that decide whether a type belongs to a handler, and recorded names. Knows

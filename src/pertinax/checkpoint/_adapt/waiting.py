@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a step that somebody else saves, and telling all processes which one it is.
 
 Knows listings, formats of names, clocks, and that one process of a job looks for all. Knows nothing

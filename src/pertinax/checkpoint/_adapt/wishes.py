@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wishes: what the restore args of a leaf ask for, in the engine's terms.
 
 Knows `RestoreArgs` and its kin, and the type that was recorded for a leaf. Knows nothing of files.

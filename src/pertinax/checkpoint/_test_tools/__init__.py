@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `test_utils` offers, by subject. Knows nothing itself."""

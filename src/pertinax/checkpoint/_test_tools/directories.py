@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directories for tests: empty ones, and those that an interrupted save leaves behind.
 
 Knows how the directory of a save is named, made and committed. Knows nothing of what is in it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers for tests: one that needs no checkpointer, one that fails in the background.
 
 Knows the handlers of trees. Knows nothing of files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meshes with a replica axis, and what one replica sees of an array.
 
 Knows devices and their processes. Knows nothing of files.

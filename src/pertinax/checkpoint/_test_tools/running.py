@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests in several processes, and the settings of the whole program that tests change for a while.
 
 Knows the counters, barriers and registries of the door. Knows nothing of what a test does.

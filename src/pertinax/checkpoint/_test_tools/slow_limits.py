@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Byte limits that can be seen by the clock.
 
 Knows one limiter that makes each user take its time. Knows nothing of files.

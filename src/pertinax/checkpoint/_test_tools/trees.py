@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees and arrays for tests, and how to compare them.
 
 Knows NumPy, JAX and `unittest`. Knows nothing of checkpoints.

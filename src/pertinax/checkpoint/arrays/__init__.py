@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces of arrays: where they lie, what they hold, how they are cut into chunks.
 
 Knows names only.

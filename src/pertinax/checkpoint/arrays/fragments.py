@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fragments: the pieces of one global array that a process has, each with its place.
 
 Knows index geometry, NumPy arrays and the layout of a `jax.Array`. Knows nothing of files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slices written out and written short: `np.s_[1:, :]` of a shape, and back.
 
 Knows tuples of slices and the shapes they index. Knows nothing of the arrays.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cutting what is written into chunks: which shape they get, and the pieces themselves.
 
 Knows fragments and budgets in bytes. The rule that picks a shape is the engine's (`_plan/chunks`).

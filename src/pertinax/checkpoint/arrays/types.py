@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words for shapes and indices, as annotations use them.
 
 Knows types only.

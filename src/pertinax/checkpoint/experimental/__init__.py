@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Orbax calls experimental: the emergency tier. Knows names only."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers, their args, and registries of them.
 
 Knows where they are defined. Knows nothing itself.

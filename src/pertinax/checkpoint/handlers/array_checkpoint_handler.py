@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for a single array.
 
 Knows its name and its args. The files are the engine's: an item whose only leaf has a directory of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract of a handler that goes on writing while the program goes on computing.
 
 Knows one more method than `checkpoint_handler`. Knows nothing of who waits for the futures.

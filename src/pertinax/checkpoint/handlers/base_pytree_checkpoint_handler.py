@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for trees that the other tree handlers build on.
 
 Knows its own args only, no other way to be called. The work is the engine's, reached through

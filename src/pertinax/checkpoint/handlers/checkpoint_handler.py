@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract of a handler: it knows how to write one item into a directory, and how to read it
 back.
 

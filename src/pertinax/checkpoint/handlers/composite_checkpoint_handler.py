@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for several items in one checkpoint, each in a directory of its own.
 
 Knows which handler serves which item, and learns it as the program goes. Knows nothing of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registries of handlers: which one serves an item, given its args.
 
 Knows entries by item and by type of args. Knows nothing of saving or restoring.

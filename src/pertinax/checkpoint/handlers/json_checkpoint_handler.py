@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for values that JSON can say.
 
 Knows how such a value becomes text. Knows nothing of files or arrays.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for messages of protocol buffers.
 
 Knows how a message becomes text and comes back. Knows nothing of files. The package `protobuf` is

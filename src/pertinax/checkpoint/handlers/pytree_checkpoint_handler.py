@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for trees of arrays and values, with a say in each leaf.
 
 Knows the arguments of the mirrored API, old and new. The work is done by the handler that it wraps.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handlers for the states of random number generators, of JAX and of numpy.
 
 Knows what tells one kind of state from another, and keeps that in a small file beside the state.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handler for the state of a training run: a tree of arrays and numbers, restored into a tree
 like it.
 

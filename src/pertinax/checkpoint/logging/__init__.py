@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loggers of checkpoint statistics. Knows their names; knows nothing of managers.
 
 `cloud_logger` is here if `google-cloud-logging` is installed.

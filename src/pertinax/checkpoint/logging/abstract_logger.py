@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a logger of checkpoint statistics must do. Knows nothing of where entries go."""
 
 import abc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entries for Google Cloud Logging.
 
 Knows its client, which comes with the package `google-cloud-logging` and is imported when a logger

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entries for several loggers. Knows nothing of what they do with them."""
 
 import logging

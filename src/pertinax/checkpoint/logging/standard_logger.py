@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entries for the log of the program. Knows the standard `logging`; knows nothing of entries."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a manager tells its logger about each save and restore.
 
 Knows names of measurements; times are seconds. Knows nothing of how they are taken.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a checkpoint without reading its arrays.
 
 Knows where these things are defined. Knows nothing itself.

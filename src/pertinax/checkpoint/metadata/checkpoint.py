@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The note about a step, `_CHECKPOINT_METADATA`, and stores that read and write it.
 
 Knows when a store may write, who waits for it, and that a note forgives everything: whatever cannot

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a sharding without the devices that it was made for.
 
 Knows the kinds of layout that a checkpoint keeps, the JSON text of each, and when two are equal.

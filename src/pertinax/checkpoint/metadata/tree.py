@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tree of an item as its `_METADATA` has it: a key path and a type for each leaf.
 
 Knows the entries of that file as objects, their JSON values, and the way from and to trees. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a stored leaf without its bytes.
 
 Knows the facts and when two of them count as equal. Knows nothing of how they are found.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of the job, as programs ask about them: who leads, who waits for whom, who tells
 whom.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers that make the names of barriers and temporary directories unique.
 
 Knows one counter for each use; each counts from 0, for the whole program, and in step on all

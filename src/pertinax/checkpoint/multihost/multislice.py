@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replicas of a mesh: what one of them has, on its way to all others.
 
 Knows meshes, the memory of devices, and how one computation moves bytes between replicas. Knows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replicas of a mesh: which devices and processes belong to which.
 
 Knows meshes of which one axis runs over replicas that all hold the same data. Asks the mesh alone:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One process tells others arrays, by one computation on one device of each.
 
 Knows bytes and devices. Knows nothing of who the processes are.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths of checkpoints. Knows the names of its modules; knows nothing of what they do."""
 
 from pertinax.checkpoint.path import async_utils as async_utils

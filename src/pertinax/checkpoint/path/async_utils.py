@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions and changes to a file system that do not hold up an event loop.
 
 Knows paths, and that each call runs on a thread of the running loop. Knows nothing of checkpoints

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Temporary paths: directories in which a checkpoint is made, and the step that makes it visible.
 
 Knows two ways to commit, by name and by marker, and how the processes of a job make directories

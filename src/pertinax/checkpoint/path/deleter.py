@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deleters: take steps out of a root by their numbers.
 
 Knows how steps are called and that some deleters work in the background. Knows nothing of which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Telling checkpoints from other directories, by the names of their files.
 
 Knows the files that an item of arrays has, in every layout. Reads none but the note of a step.

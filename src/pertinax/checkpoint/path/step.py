@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps on disk: how their directories are called, found and judged finished.
 
 Knows names, formats of names and the marks of unfinished directories. Knows nothing of what a step

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Locks of steps, as evaluators used to make them.
 
 Knows the mark in a step's directory. Managers do not look at it: snapshots took its place.

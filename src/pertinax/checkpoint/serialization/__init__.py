@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing single arrays through TensorStore, for type handlers of programs.
 
     await serialization.async_serialize(array, serialization.get_tensorstore_spec("/data/x"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Byte limits: how many bytes may be on their way at once.
 
 Knows who waits for how much. Knows nothing of arrays or files.

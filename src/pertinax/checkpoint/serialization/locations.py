@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Specs for one path, and whether a spec is about another machine.
 
 Knows the words of TensorStore's specs. Knows nothing of arrays.

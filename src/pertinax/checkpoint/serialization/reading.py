@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading arrays through TensorStore, straight to the devices that want them.
 
 Knows index domains, shardings and padding. Knows nothing of trees.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorStore's words for checkpoints: where an array is, and how it is to be written.
 
 Knows the JSON specs that TensorStore opens (format specification, sections 11 to 13). Imports it

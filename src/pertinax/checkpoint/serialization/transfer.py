@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From devices to the host: the shards of arrays become fragments.
 
 Knows shards, replicas and host memory. Knows nothing of files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing arrays through TensorStore.
 
 Knows how an array is opened for several writers, and when its bytes may go. Knows nothing of trees.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Type handlers: how leaves of each type are stored, and how a program adds types of its own.
 
     class PathHandler(ocp.type_handlers.TypeHandler): ...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The type handler of `jax.Array`, on TensorStore.
 
 Knows shards, layouts and where they are written down. Trees of plain leaves do not come here: the

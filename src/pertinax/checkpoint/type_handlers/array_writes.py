@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays on their way into an item, several in one transaction.
 
 Knows what TensorStore's transactions are good for, and what they cost. Knows nothing of handlers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a type handler is: the part of a program that knows how leaves of one type are stored.
 
 Knows the protocol, and all that a handler is told about a leaf. Knows nothing of any handler.

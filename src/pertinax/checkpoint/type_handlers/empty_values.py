@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which values can be leaves, and the empty containers that are stored by their names alone.
 
 Knows types and names. Knows nothing of files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of single leaves: how a program wants each of them saved or restored.
 
 Knows dtypes, chunks, types, shapes and layouts as wishes. Knows nothing of files or of handlers.

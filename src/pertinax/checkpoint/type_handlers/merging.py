@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The databases of several processes, made one.
 
 Knows the function that the mirrored API has for it; the merging is done below, without TensorStore.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Type handlers of numpy arrays and of numbers, on TensorStore.
 
 Knows Zarr arrays of one chunk. Trees of plain leaves do not come here: the engine stores them; this

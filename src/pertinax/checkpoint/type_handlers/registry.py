@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The registry of type handlers: the program's own, and private ones.
 
 Knows how handlers are registered and found. Knows nothing of what they do; which handlers the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The type handler of `jax.Array` for which one replica reads, and sends the others what it read.
 
 Knows replicas: which devices are in the one that reads. The sending is done by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What TensorStore is asked for, leaf by leaf.
 
 Knows how a `ParamInfo` and a leaf's args become specs; how specs are spelled is the business of

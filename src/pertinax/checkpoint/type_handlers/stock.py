@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The handlers that the global registry starts with.
 
 Knows which types have a handler when nobody has registered one, and which handlers the engine can

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stored arrays as handlers see them: open one, read it, say what it is.
 
 Knows TensorStore's open arrays. Knows nothing of values that are being saved.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The type handler of text: all of an item's strings in one JSON file.
 
 Knows JSON pointers by way of TensorStore's `json` driver. Trees of plain leaves do not come here:

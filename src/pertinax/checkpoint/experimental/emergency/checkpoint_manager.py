@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The emergency manager: saves near each host often, to shared storage seldom, and comes back after
 hosts were lost.
 

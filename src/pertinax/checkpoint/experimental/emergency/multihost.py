@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A mesh whose places belong to the same hosts as those of a mesh before a restart.
 
 Knows devices, processes and the numbers that processes were given at the start. Restoring does not
