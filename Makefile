@@ -93,7 +93,7 @@ $(OLD)/.stamp:
 $(OLDEST)/.stamp: pyproject.toml tests/packaging/bounds.py
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(PYTHON) -m tests.packaging.bounds > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check -c $(OLDEST)/constraints.txt -e . \
+	$(OLDEST)/bin/python -m pip install -qq --no-input --disable-pip-version-check -c $(OLDEST)/constraints.txt -e '.[cloud]' \
 		hypothesis optax pytest pytest-timeout pytest-xdist
 	@touch $@
 

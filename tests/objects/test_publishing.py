@@ -12,7 +12,7 @@ import pytest
 
 from pertinax._store.objects.attempts import Attempt, Attempts
 from pertinax._store.objects.store import ATTEMPT, MARKER
-from pertinax.errors import CheckpointExists, PertinaxError, WriterConflict
+from pertinax.errors import CheckpointExists, PertinaxError, StorageError, WriterConflict
 from pertinax.testing import SimulatedDeath
 from tests.objects.buckets import FRONT, Dying, Memory, Shelf
 from tests.objects.scenes import (
@@ -397,3 +397,27 @@ def test_many_steps_are_hidden_and_removed_and_a_root_is_one_listing():
     for one in hidden.values():
         publish.remove(one)
     assert len(shelf.content()) == 12
+
+
+def test_a_save_that_was_given_up_is_in_nobody_s_way():
+    """Not in that of the process that gave it up, either, though it lives."""
+    shelf = Shelf()
+    down = False
+
+    def fail(method: str, key: str) -> None:
+        if down:
+            raise ConnectionResetError(104, "the server is gone", key)
+
+    requests = Memory(shelf, fail)
+    draft = at(requests).open_draft(FINAL)
+    fill(draft, "a")
+    down = True
+    with pytest.raises(StorageError):
+        draft.commit(replace=False)
+    draft.abandon()
+    down = False
+    assert visible_tag(shelf) is None
+    assert any(ATTEMPT in key for key in shelf.content())
+    save(requests, "b")
+    assert visible_tag(shelf) == "b"
+    assert is_clean(shelf)

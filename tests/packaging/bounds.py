@@ -21,6 +21,12 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
+def needed() -> list[str]:
+    """What users install: always, and for object stores."""
+    stated = project()
+    return [*stated["dependencies"], *stated["optional-dependencies"]["cloud"]]
+
+
 def lower_bounds(requirements: list[str]) -> dict[str, str]:
     """Name -> oldest version. Raises `ValueError` for a requirement that states none."""
     bounds: dict[str, str] = {}
@@ -41,4 +47,4 @@ def constraints(bounds: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    print(constraints(lower_bounds(project()["dependencies"])), end="")
+    print(constraints(lower_bounds(needed())), end="")

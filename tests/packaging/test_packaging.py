@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pertinax
-from tests.packaging.bounds import ROOT, constraints, lower_bounds, project
+from tests.packaging.bounds import ROOT, constraints, lower_bounds, needed, project
 
 BLOCKED = ("flax", "pytest", "mock", "orbax", "hypothesis", "optax")
 WITHOUT = """
@@ -84,8 +84,8 @@ def test_both_ways_to_import_the_door_give_one_module() -> None:
 
 @pytest.mark.row("R044")
 def test_ci_runs_tests_on_the_oldest_of_all_that_we_need() -> None:
-    bounds = lower_bounds(project()["dependencies"])
-    assert {"jax", "numpy", "tensorstore"} <= bounds.keys()
+    bounds = lower_bounds(needed())
+    assert {"jax", "numpy", "tensorstore", "obstore"} <= bounds.keys()
     assert f"tensorstore=={bounds['tensorstore']}.*\n" in constraints(bounds)
     assert f"jaxlib=={bounds['jax']}.*\n" in constraints(bounds)
     recipe = (ROOT / "Makefile").read_text("utf-8")

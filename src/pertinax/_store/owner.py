@@ -43,6 +43,11 @@ def new_token() -> str:
     return f"{me.host}-{me.boot}-{me.space}-{me.pid}-{me.start}-{uuid.uuid4().hex[:8]}"
 
 
+def is_ours(token: str) -> bool:
+    """Whether this very process has made the token."""
+    return _parse(token) == _myself()
+
+
 def owner_alive(token: str) -> bool | None:
     """True: the owner lives. False: it is proven dead. None: cannot tell from here."""
     owner = _parse(token)

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, final
 
 from pertinax._store.objects.requests import Meta, Requests
 from pertinax._store.objects.store import ATTEMPT
-from pertinax._store.owner import new_token, owner_alive
+from pertinax._store.owner import is_ours, new_token, owner_alive
 from pertinax.errors import WriterConflict
 
 Kind = Literal["save", "delete"]
@@ -282,7 +282,7 @@ class Attempts:
         first: Meta | None = None
         while (found := self.requests.head(attempt.key)) is not None:
             alive = owner_alive(attempt.owner)
-            if alive is False:
+            if alive is False or _is_given_up(attempt):
                 return True
             age_s = self._age_s(found)
             if age_s >= self.lease_s:
@@ -341,7 +341,8 @@ class Holding:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         if thread:
-            self._thread = threading.Thread(target=self._keep, name="pertinax-lease", daemon=True)
+            name = _thread_name(attempt)
+            self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
             self._thread.start()
 
     @property
@@ -394,6 +395,19 @@ class Holding:
                 return
             except OSError as error:  # the next one may get through; `check` counts the seconds
                 _LOG.warning("no sign of life key=%s error=%s", self.attempt.key, error)
+
+
+def _thread_name(attempt: Attempt) -> str:
+    return f"pertinax-lease-{attempt.write_id}"
+
+
+def _is_given_up(attempt: Attempt) -> bool:
+    """Whether this very process began a save and then let go of it, while the store could not be
+    reached: it still lives, but gives no sign of life for it any more.
+    """
+    if attempt.kind != "save" or not is_ours(attempt.owner):
+        return False
+    return _thread_name(attempt) not in {one.name for one in threading.enumerate()}
 
 
 def _id(key: str, place: str) -> str | None:
