@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,18 @@ def test_each_process_measures_and_logs_what_it_does_itself(tmp_path: Path) -> N
         assert {number for number, _ in tellers} == {str(process)}
         assert {"MainThread", "save_finalize"} <= {thread for _, thread in tellers}
         assert any(thread.startswith("async_save_") for _, thread in tellers)
+
+
+def _clean(root: str) -> Any:
+    removed: list[str] = []
+    sys.addaudithook(lambda event, args: removed.append(event) if event == "os.rmdir" else None)
+    ocp.step.cleanup_tmp_directories(root, primary_host=1)
+    return len(removed), sorted(os.listdir(root))
+
+
+def test_leftovers_are_removed_by_the_primary_host_and_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    (root / "3.orbax-checkpoint-tmp-0").mkdir(parents=True)
+    (root / "2").mkdir()
+    answers = processes.run(_clean, 2, str(root), folder=tmp_path / "j")
+    assert answers == [(0, ["2"]), (1, ["2"])]

@@ -73,7 +73,7 @@ def _open(directory: epath.Path, options: CheckpointManagerOptions) -> None:
             raise
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory", root) from error
     if options.cleanup_tmp_directories:
-        step_lib.cleanup_tmp_directories(directory)
+        step_lib.remove_tmp_directories(directory)
         if commits_by_marker(options):
             for found in list(name_format_of(options).find_all(directory)):
                 if is_unfinished(found.path):

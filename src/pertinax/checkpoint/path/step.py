@@ -29,6 +29,8 @@ from pertinax._store.owner import TMP_MARK, owner_alive
 from pertinax._store.publishing import publishing
 from pertinax.checkpoint import _registry
 from pertinax.checkpoint._adapt import files
+from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint.options import MultiprocessingOptions
 from pertinax.errors import WriterConflict
 
 _LOG: Final = logging.getLogger(__name__)
@@ -341,10 +343,19 @@ def cleanup_tmp_directories(
     active_processes: set[int] | None = None,
     barrier_sync_key_prefix: str | None = None,
 ) -> None:
-    """Remove what unpublished saves left in `directory`, except those of processes that live.
+    """Have the primary host remove what unpublished saves left in `directory`, except those of
+    processes that live; all `active_processes` (None: every one) call this, and wait for it.
 
-    In an object store, what looks like no step is left alone: it may be anybody's.
+    In an object store, what looks like no step is left alone: it may be anybody's. Raises what the
+    primary host met, there, and `PeerFailed` elsewhere.
     """
+    options = MultiprocessingOptions(primary_host, active_processes, barrier_sync_key_prefix)
+    with Meeting(options).begin("cleanup_tmp_directories", os.fspath(directory)) as talk:
+        talk.agree("removed", lambda: remove_tmp_directories(directory))
+
+
+def remove_tmp_directories(directory: epath.PathLike) -> None:
+    """As `cleanup_tmp_directories`, by this process and for nobody else."""
     base = epath.Path(directory)
     for name in filter(lambda name: _may_be_ours(base / name), tmp_checkpoints(base)):
         store, path = locate(base / name)
