@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_what_container_it_is_is_found_out_once_for_a_restore(
         ocp.PyTreeCheckpointer().save(place, MANY)
     counts = count(monkeypatch, "stat")
     restored = ocp.PyTreeCheckpointer().restore(place)
-    assert len(restored) > 5
+    assert len(jax.tree.leaves(restored)) > 5
     assert counts["stat"]["manifest.ocdbt"] <= 1
 
 
