@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import pytest
 
+import pertinax
 from pertinax import checkpoint as ocp
 from tests.hosts import processes, states
 
@@ -266,3 +267,38 @@ def test_leftovers_are_removed_by_the_primary_host_and_waited_for(tmp_path: Path
     (root / "2").mkdir()
     answers = processes.run(_clean, 2, str(root), folder=tmp_path / "j")
     assert answers == [(0, ["2"]), (1, ["2"])]
+
+
+def _use_several_at_once(root: str) -> Any:
+    mesh = states.mesh_of()
+    arrays = [states.state_on(mesh, step)["arrays"] for step in range(3)]
+    with (
+        ocp.CheckpointManager(f"{root}/a") as first,
+        ocp.CheckpointManager(f"{root}/b") as second,
+        pertinax.Manager(f"{root}/c") as third,
+        ocp.StandardCheckpointer() as checkpointer,
+    ):
+        for step, tree in enumerate(arrays):  # nobody waits for anybody in between
+            first.save(step, args=ocp.args.StandardSave(tree))
+            second.save(step, args=ocp.args.PyTreeSave(tree))
+            third.save(step, tree)
+            checkpointer.save(f"{root}/d{step}", tree)
+        first.wait_until_finished()
+        second.wait_until_finished()
+        third.wait()
+        checkpointer.wait_until_finished()
+        return first.all_steps(), second.all_steps(), third.steps()
+
+
+def test_several_managers_and_checkpointers_save_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    answers = processes.run(
+        _use_several_at_once, 2, str(root), folder=tmp_path / "j", devices=2, limit_s=120
+    )
+    assert answers == [([0, 1, 2],) * 3] * 2
+    for step in range(3):
+        wanted = states.state_on(states.mesh_of(), step)["arrays"]
+        for place in (f"a/{step}/default", f"b/{step}/default", f"c/{step}", f"d{step}"):
+            found = pertinax.load(root / place, arrays="numpy")
+            wrong = [n for n in wanted if found[n].tobytes() != states.values_of(n, step).tobytes()]
+            assert wrong == [], place
