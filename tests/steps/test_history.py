@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pertinax import Manager
-from pertinax._steps.history import list_steps, read_history, read_metrics
+from pertinax._steps.history import StepRecord, list_steps, read_metrics, read_record
 from pertinax._steps.naming import PlainNaming
 from pertinax._steps.recovery import open_root
 from pertinax._store.contract import Store
@@ -20,6 +20,18 @@ from pertinax.testing import CrashingStore, FaultyStore
 from tests.steps.trees import ROOT, Intercepted, fill, hidden, names, same, state
 
 PLAIN = PlainNaming()
+
+
+def read_history(
+    store: Store, root: str, naming: PlainNaming, *, metrics: bool, times: bool
+) -> list[StepRecord]:
+    """The visible steps with their notes, as `Notes` reads them one by one."""
+    found = list_steps(store, root, naming)
+    records = (
+        read_record(store, step, place, metrics=metrics, times=times)
+        for step, place in found.items()
+    )
+    return [record for record in records if record is not None]
 
 
 def put(store: Store, path: str, content: bytes) -> None:

@@ -77,22 +77,6 @@ def list_steps(store: Store, root: str, naming: Naming) -> dict[int, str]:
     return {step: front + found[step] for step in sorted(found)}
 
 
-def read_history(
-    store: Store, root: str, naming: Naming, *, metrics: bool, times: bool
-) -> list[StepRecord]:
-    """The visible steps in ascending order, with what was asked for.
-
-    A note that cannot be read is logged and makes its step not `readable`; it stops nothing.
-    Raises as `list_steps` does.
-    """
-    found = list_steps(store, root, naming)
-    records = (
-        read_record(store, step, directory, metrics=metrics, times=times)
-        for step, directory in found.items()
-    )
-    return [record for record in records if record is not None]
-
-
 def read_record(
     store: Store, step: int, directory: str, *, metrics: bool, times: bool
 ) -> StepRecord | None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, final
 
 import jax
 
+from pertinax._core.closing import close_after
 from pertinax._core.options import Compression, SaveOptions, Snapshotting
 from pertinax._core.pending import Pending
 from pertinax._core.places import locate
@@ -349,13 +350,7 @@ class Manager(Reading):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self.close()
-        except Exception as failure:
-            if error is None:
-                raise
-            # What went wrong in the block comes first; this is told along with it.
-            error.add_note(f"closing the Manager failed, too: {type(failure).__name__}: {failure}")
+        close_after(self.close, error)
 
 
 def _wait_computed(tree: PyTree) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, final
 
+from pertinax._core.closing import close_after
 from pertinax._core.options import LoadOptions, SaveOptions
 from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
@@ -272,12 +273,7 @@ class TieredManager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self.close()
-        except Exception as failure:
-            if error is None:
-                raise
-            error.add_note(f"closing failed, too: {type(failure).__name__}: {failure}")
+        close_after(self.close, error)
 
 
 def _context(writer: Writer, line: SaveLine, now_s: float) -> SaveContext:

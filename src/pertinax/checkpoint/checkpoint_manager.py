@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import jax
 from etils import epath
 
+from pertinax._core.closing import close_after
 from pertinax.checkpoint import args as args_lib
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.finalizer import Finalizer
@@ -491,10 +492,4 @@ class CheckpointManager(AbstractCheckpointManager):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.close()
-            return
-        try:
-            self.close()
-        except Exception as second:  # noqa: BLE001 - what happened in the block matters more
-            error.add_note(f"and the save in the background failed: {second!r}")
+        close_after(self.close, error)

@@ -17,6 +17,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from pertinax._core.closing import close_after
 from pertinax._core.options import LoadOptions
 from pertinax._hosts import this_job
 from pertinax._tiers.manager import TieredManager
@@ -409,12 +410,7 @@ class CheckpointManager(AbstractCheckpointManager):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self.close()
-        except Exception as second:
-            if error is None:
-                raise
-            error.add_note(f"and the save in the background failed: {second!r}")
+        close_after(self.close, error)
 
     # ------------------------------------------------------- what two tiers have no one answer to
 
