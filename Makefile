@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash coverage fuzz bench golden oldest parity reference clean setup static format
+.PHONY: help demo test check crash coverage mutate fuzz bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ coverage: $(DEV) ## branch coverage of commit, ledger, OCDBT and retention; less
 	$(PY) -m coverage run --rcfile=/dev/null --branch --include='$(DECIDES)' -m pytest -q -n0 -m "not interop and not campaign" \
 		tests/store tests/formats/test_ledger.py tests/formats/ocdbt tests/steps tests/corruption/test_hostile_ledger.py tests/checkpoint/type_handlers
 	$(PY) -m coverage report --rcfile=/dev/null -m --skip-covered --fail-under=100
+
+mutate: $(DEV) ## change one thing at a time in a module; which changes does no test notice? MODULE=... [MUTATE_ARGS=...]
+	$(PY) -m tests.mutation.run $(MODULE) $(MUTATE_ARGS)
 
 fuzz: $(DEV) ## fuzz a parser by its branches: TARGET=ledger SECONDS=60 SEED=1
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[campaigns]'
@@ -98,7 +101,7 @@ $(OLDEST)/.stamp: pyproject.toml tests/packaging/bounds.py
 	@touch $@
 
 clean: ## remove the virtual environment, caches and what the demo wrote
-	rm -rf $(VENV) $(OLD) $(OLDEST) .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
+	rm -rf $(VENV) $(OLD) $(OLDEST) .mutation-results.jsonl .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe for both stamps: `.stamp-dev` installs the extra `dev`, `.stamp-demo` the extra `demo`.

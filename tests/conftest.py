@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-if "jax" in sys.modules:
+DEVICES_FLAG = "--xla_force_host_platform_device_count"
+if "jax" in sys.modules and DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
     raise pytest.UsageError("jax was imported before tests/conftest.py could give it eight devices")
 
 # For this process and for those that tests start. JAX_PLATFORMS=cuda runs on an accelerator.
-DEVICES_FLAG = "--xla_force_host_platform_device_count"
 if DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
