@@ -15,7 +15,7 @@ import threading
 
 import pytest
 
-from pertinax._store.contract import Entry, Store, Streaming
+from pertinax._store.contract import Entry, Peculiar, Store, Streaming
 
 Place = tuple[Store, str]
 
@@ -307,6 +307,20 @@ class _BucketTests(_Place):
         assert get(store, f"{root}/f") == b"old"
         put(store, f"{root}/f2", b"same")
         put(store, f"{root}/f2", b"same")  # as if the reply to the first had been lost
+
+    def test_directories_need_no_care(self, store_and_root: Place) -> None:
+        store, root = store_and_root
+        put(store, f"{root}/d/f", b"1")
+        for care in (store.make_dir, store.sync_dir, store.remove_dir):
+            care(f"{root}/d")
+            care(f"{root}/none")
+        assert get(store, f"{root}/d/f") == b"1"
+
+    def test_it_says_in_what_it_differs_from_a_disk(self, store_and_root: Place) -> None:
+        store, root = store_and_root
+        assert isinstance(store, Peculiar)
+        assert not store.traits.keeps_names
+        assert store.absolute(root) == root
 
     def test_nothing_is_renamed(self, store_and_root: Place) -> None:
         store, root = store_and_root

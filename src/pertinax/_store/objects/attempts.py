@@ -103,6 +103,18 @@ class End:
         return json.dumps(told).encode("utf-8", "surrogatepass")
 
 
+def _end_of(data: bytes) -> End:
+    """The inverse of `End.encode`. Raises `ValueError`, `KeyError` or `TypeError`."""
+    told: dict[str, Any] = json.loads(data)
+    objects: dict[str, Any] = told["objects"]
+    markers: dict[str, Any] = told["markers"]
+    lengths = all(isinstance(one, int) for one in dict.values(objects))
+    texts = all(isinstance(one, str) for one in dict.values(markers))
+    if not (lengths and texts and told["verdict"] in ("complete", "abandoned")):
+        raise ValueError("not the end of an attempt")
+    return End(told["verdict"], str(told["by"]), objects, markers)
+
+
 @final
 class Attempts:
     """The attempts at one bucket. `sleep` and `lease_s` are for tests to choose."""
@@ -172,15 +184,12 @@ class Attempts:
     def ended(self, attempt: Attempt) -> End | None:
         """How an attempt ended, or None if it is open."""
         try:
-            told = json.loads(self.requests.get(attempt.end_key))
+            return _end_of(self.requests.get(attempt.end_key))
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
+            # Nothing says that it is complete, and nobody but its owner could have known better.
             return End("abandoned", "?")
-        verdict: Verdict = "complete" if told.get("verdict") == "complete" else "abandoned"
-        return End(
-            verdict, str(told.get("by")), told.get("objects") or {}, told.get("markers") or {}
-        )
 
     def read(self, place: str, write_id: str) -> Attempt | None:
         """What an attempt says of itself; None if it is gone."""
@@ -205,10 +214,9 @@ class Attempts:
 
     def forget(self, attempts: Sequence[Attempt]) -> None:
         """Remove all that tells of attempts: they are over."""
-        if attempts:
-            # Without its end an attempt would seem to be open.
-            self.requests.delete([one.key for one in attempts])
-            self.requests.delete([one.end_key for one in attempts])
+        # Without its end an attempt would seem to be open.
+        self.requests.delete([one.key for one in attempts])
+        self.requests.delete([one.end_key for one in attempts])
 
     def refresh(self, attempt: Attempt) -> bool:
         """Give a sign of life; False if the attempt is not open any more."""

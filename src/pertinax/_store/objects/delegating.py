@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store that hands everything to another, for those that do some of it themselves.
+"""A store that hands all changes to another, for those that answer questions themselves.
 
 Knows the methods of a store. Knows nothing of what they do.
 """
 
-from pertinax._store.contract import Entry, Reader, Stat, Traits, Writer
+from pertinax._store.contract import Traits, Writer
 from pertinax._store.objects.store import ObjectStore
 
 
 class Delegating:
-    """What `base` does."""
+    """What `base` does, but for `list_dir`, `stat` and `open`."""
 
     def __init__(self, base: ObjectStore) -> None:
         self.base = base
@@ -42,15 +42,6 @@ class Delegating:
 
     def remove_dir(self, path: str) -> None:
         self.base.remove_dir(path)
-
-    def list_dir(self, path: str) -> list[Entry]:
-        return self.base.list_dir(path)
-
-    def stat(self, path: str) -> Stat | None:
-        return self.base.stat(path)
-
-    def open(self, path: str) -> Reader:
-        return self.base.open(path)
 
     def free_bytes(self, path: str) -> int | None:
         return self.base.free_bytes(path)

@@ -8,7 +8,6 @@ come out as `OSError`s, with the URL, and without what a URL may hide behind its
 import contextlib
 import datetime as dt
 import errno
-import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +67,7 @@ class Requests(Protocol):
         ...
 
     def create(self, key: str, data: Buffer) -> None:
-        """Write an object, unless there is one: `FileExistsError`."""
+        """Write an object, unless there is another: `FileExistsError`."""
         ...
 
     def upload(
@@ -144,7 +143,8 @@ class Bucket:
         view = _flat(data)
         through = self._control if view.nbytes < 1 << 20 else self._data
         end_s = time.monotonic() + self._retry_s
-        for tried in itertools.count():
+        tried = 0
+        while True:
             try:
                 with self._errors(key):
                     obstore.put(through, key, view, use_multipart=False, mode="create")
@@ -152,16 +152,19 @@ class Bucket:
             except PermissionError:
                 raise
             except FileExistsError:
-                # The one before may have been ours, with its reply lost.
-                if tried and self.get(key) == bytes(view):
+                # It may be ours: of a try before, or of one that the client below has repeated
+                # because a gateway had lost the reply.
+                if self.get(key) == bytes(view):
                     return
                 raise
             except OSError:
-                # Nobody below repeats what is not the same when it is done twice. This is.
+                # Nobody below repeats, after a broken connection, what is not the same when it is
+                # done twice. This is.
                 pause_s = 0.1 * 2**tried
                 if tried >= _CREATE_RETRIES or time.monotonic() + pause_s > end_s:
                     raise
                 time.sleep(pause_s)
+                tried += 1
 
     def upload(
         self, key: str, pieces: Iterator[Buffer], part_bytes: int, parts_at_once: int

@@ -109,7 +109,7 @@ def client(address: Address, settings: Mapping[str, Mapping[str, Any]], *, data:
             tuple((group, k, v) for group, some in groups.items() for k, v in sorted(some.items())),
             data,
         )
-    except (BaseError, TypeError) as error:
+    except (BaseError, TypeError, ValueError) as error:
         raise InvalidOption(f"{address.front}: {str(error).partition(chr(10))[0]}") from error
 
 

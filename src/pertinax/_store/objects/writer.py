@@ -87,7 +87,10 @@ class ObjectWriter:
             self._refuse()
             if self._state == "stored":
                 return
-            self._order.fill(self._planned)
+            double = self._order.fill(self._planned)
+            if double is not None:
+                text = f"byte {double} was written twice"
+                raise self._fail(OSError(errno.EINVAL, text, self._url))
             self._send()
             self._state = "stored"
         try:
@@ -208,13 +211,18 @@ class _Order:
             self._put(found)
             self.next += len(found)
 
-    def fill(self, length: int) -> None:
-        """No more will come: what nobody wrote is zero, up to `length` at least."""
+    def fill(self, length: int) -> int | None:
+        """No more will come: what nobody wrote is zero, up to `length` at least. Returns the offset
+        of a piece that has no place, for others cover where it begins.
+        """
         for offset in sorted(self._waiting):
             if offset > self.next:
                 self.add(self.next, offset - self.next)
         self._reach(length)
         self.next = self.length
+        return min(
+            (at for at, piece in self._waiting.items() if isinstance(piece, bytes)), default=None
+        )
 
     def take(self) -> list[bytes]:
         """All that is in order."""
