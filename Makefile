@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash coverage mutate fuzz bench golden oldest parity reference clean setup static format
+.PHONY: help demo test check crash coverage mutate sabotage fuzz bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ coverage: $(DEV) ## branch coverage of commit (also in buckets), ledger, OCDBT a
 
 mutate: $(DEV) ## change one thing at a time in a module; which changes does no test notice? MODULE=... [MUTATE_ARGS=...]
 	$(PY) -m tests.mutation.run $(MODULE) $(MUTATE_ARGS)
+
+sabotage: $(DEV) ## break the library on purpose, in ways that matter: a test must notice each (WORDS="commit hosts")
+	$(PY) -m tests.mutation.sabotage --jobs $(JOBS) $(WORDS)
 
 fuzz: $(DEV) ## fuzz a parser by its branches: TARGET=ledger SECONDS=60 SEED=1
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[campaigns]'

@@ -136,6 +136,45 @@ def test_a_write_into_memory_that_jax_aliases_is_noticed(where):
     assert store.inner.list_dir("/") == []
 
 
+class ScribblingStore:
+    """A memory store that has an array written to as soon as the first bytes of it have come."""
+
+    def __init__(self, array):
+        self.inner = MemoryStore()
+        self.array = array
+
+    def create(self, path, length=0):
+        writer = self.inner.create(path, length)
+        write_at, array = writer.write_at, self.array
+
+        class Scribbling:
+            def write_at(self, offset, buffers):
+                write_at(offset, buffers)
+                array[:] += 1
+
+            def __getattr__(self, name):
+                return getattr(writer, name)
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *told):
+                return writer.__exit__(*told)
+
+        return Scribbling()
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def test_an_array_that_changes_between_its_checksum_and_the_disk_is_not_published():
+    host = np.arange(LARGE * 4, dtype=np.float32)
+    store = ScribblingStore(host)
+    with pytest.raises(SnapshotChanged, match="leaf 'w' was written to"):
+        pertinax.save("/c", {"w": host}, store=store)
+    assert store.inner.list_dir("/") == []
+
+
 def test_a_full_copy_stores_the_old_values_of_aliased_memory():
     found = aliased(2)
     if found is None:

@@ -12,7 +12,7 @@ import pytest
 from pertinax._hosts import Topology, decide_for_all, handed_over
 from pertinax._hosts.board import Board
 from pertinax._hosts.cluster import Cluster
-from pertinax.errors import PeerAbsent, PeerFailed
+from pertinax.errors import PeerAbsent, PeerFailed, UnsupportedTopology
 from tests.hosts.service import clients, clusters, together
 
 COUNT = 4
@@ -323,3 +323,14 @@ def test_a_topology_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises((ValueError, IndexError)):
         Topology(process, members, primary)
+
+
+@pytest.mark.row("R167")
+def test_a_jax_without_counters_is_refused_with_the_reason() -> None:
+    class Old:
+        """The client of the coordination service before JAX had counters in it."""
+
+        def key_value_set(self, key: str, text: str) -> None: ...
+
+    with pytest.raises(UnsupportedTopology, match=r"has no counters .* need a newer jax"):
+        Board(Old())

@@ -283,13 +283,18 @@ def _use_several_at_once(root: str) -> Any:
             second.save(step, args=ocp.args.PyTreeSave(tree))
             third.save(step, tree)
             checkpointer.save(f"{root}/d{step}", tree)
-        first.wait_until_finished()
-        second.wait_until_finished()
-        third.wait()
-        checkpointer.wait_until_finished()
+        waits = [
+            first.wait_until_finished,
+            second.wait_until_finished,
+            third.wait,
+            checkpointer.wait_until_finished,
+        ]
+        for wait in waits if jax.process_index() == 0 else reversed(waits):
+            wait()
         return first.all_steps(), second.all_steps(), third.steps()
 
 
+@pytest.mark.row("R222")
 def test_several_managers_and_checkpointers_save_at_once(tmp_path: Path) -> None:
     root = tmp_path / "run"
     answers = processes.run(

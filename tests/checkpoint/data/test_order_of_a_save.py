@@ -124,7 +124,6 @@ def test_processes_meet_around_what_each_of_them_does(two: Log, tmp_path: Path):
     ]
 
 
-@pytest.mark.row("R222")
 def test_background_threads_meet_at_the_programs_barrier(two: Log, tmp_path: Path):
     class Joined(Recorder):
         def note(self, what: str) -> None:

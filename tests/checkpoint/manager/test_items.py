@@ -305,6 +305,24 @@ CONFLICTS = {
 }
 
 
+COMPLAINTS = {
+    "checkpointers and names": "`checkpointers` and `item_names` exclude",
+    "checkpointers and handlers": "`checkpointers` and `item_handlers` exclude",
+    "checkpointers and registry": "`checkpointers` and `handler_registry` exclude",
+    "registry and names": "`handler_registry` and `item_names` exclude",
+    "registry and handlers": "`handler_registry` and `item_handlers` exclude",
+    "names and one handler": "`item_names` name several",
+    "no checkpointer": "not 3",
+    "no checkpointer in the dict": "not {'a': 3}",
+    "a reserved name": r"\['metrics'\] are reserved",
+    "a reserved handler": r"\['descriptor'\] are reserved",
+    "a reserved checkpointer": r"\['metrics'\] are reserved",
+    "a callback without background": "post_finalization_callback is for asynchronous",
+    "checkpointers of every host": "`checkpointers` work with primary_host=0 only",
+    "names of every host": "primary_host=None",
+}
+
+
 def checkpointer(ocp):
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
@@ -314,10 +332,10 @@ def every_host(ocp):
     return ocp.CheckpointManagerOptions(multiprocessing_options=alone)
 
 
-@pytest.mark.row("R272")
+@pytest.mark.row("R271", "R272")
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_contradictions_are_refused(ours, root, case):
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=COMPLAINTS[case]):
         ours.CheckpointManager(root, **CONFLICTS[case](ours))
     assert not root.exists()
 

@@ -17,6 +17,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from pertinax import checkpoint as ocp
+from pertinax._formats.ocdbt.reader import open_database
 from pertinax.checkpoint import type_handlers as th
 from pertinax.checkpoint.metadata.sharding import from_jax_sharding
 from tests.checkpoint.data.twins import mesh, sharded
@@ -283,7 +284,14 @@ def test_a_batch_leaves_one_version_and_one_data_file(tmp_path: Path, value: Any
     """WD-01: Orbax's databases have as many versions as it was interrupted."""
     handler = th.ArrayHandler() if isinstance(value, jax.Array) else th.NumpyHandler()
     Item(tmp_path).save(handler, [value + i for i in range(12)])
-    assert len(list((tmp_path / "ocdbt.process_0" / "d").iterdir())) == 1
+    place = tmp_path / "ocdbt.process_0"
+    assert len(list((place / "d").iterdir())) == 1
+
+    def read(file: str, offset: int, length: int | None) -> bytes:
+        end = None if length is None else offset + length
+        return (place / file).read_bytes()[offset:end]
+
+    assert open_database(read).version.generation == 1
 
 
 def test_a_limit_of_bytes_is_kept_by_all_handlers(tmp_path: Path):
