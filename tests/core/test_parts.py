@@ -94,6 +94,12 @@ def test_damage_in_a_part_that_is_needed_is_found_and_elsewhere_not_looked_for(t
     wanted = jax.ShapeDtypeStruct((3, *ARRAY.shape[1:]), ARRAY.dtype)
     found = pertinax.load(path, {"w": wanted}, shapes="cut", mmap=mmap)["w"]
     assert np.array_equal(found, ARRAY[:3])
+    # Of each row the first MiB: the chunk is read in parts, and the damage lies in the last one.
+    part = jax.ShapeDtypeStruct((4, 16, *ARRAY.shape[2:]), ARRAY.dtype)
+    with pytest.raises(CorruptCheckpoint, match="checksum") as caught:
+        pertinax.load(path, {"w": part}, shapes="cut", mmap=mmap)
+    assert caught.value.leaf == "w"
+    assert caught.value.start <= at < caught.value.stop
     with pytest.raises(CorruptCheckpoint, match="checksum"):
         pertinax.load(path, mmap=mmap)
     with pytest.raises(CorruptCheckpoint):

@@ -10,6 +10,7 @@ import pytest
 
 import pertinax
 from pertinax import Manager
+from pertinax._core.verify import Share
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CorruptCheckpoint
 from pertinax.policies import Latest
@@ -152,3 +153,11 @@ def test_it_works_for_object_stores() -> None:
     url = "memory://bucket/read-back"
     pertinax.save(url, TREE, read_back=True)
     assert same(pertinax.load(url), TREE)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_the_shares_of_all_processes_are_everything_once(parts: int) -> None:
+    for count in (0, 1, 5, 30):
+        shares = [Share(number, parts).of(range(count)) for number in range(parts)]
+        assert sorted(one for share in shares for one in share) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1

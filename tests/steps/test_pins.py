@@ -42,6 +42,35 @@ def test_a_pinned_step_outlives_the_policy_until_it_is_unpinned() -> None:
     assert names(disk, PINS) == []
 
 
+def test_a_pinned_step_is_never_out_of_sight() -> None:
+    """Not even until it is found that it was pinned."""
+    disk = MemoryStore()
+    store: Any = Renames(disk)
+    with Manager(ROOT, store=store, keep=1, background=False) as manager:
+        manager.save(1, state(1))
+        manager.pin(1)
+        for step in (2, 3):
+            manager.save(step, state(step))
+        assert manager.steps() == [1, 3]
+    assert f"{ROOT}/2" in store.renamed
+    assert f"{ROOT}/1" not in store.renamed
+
+
+class Renames:
+    """A store that remembers whose names were taken away."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self._inner = inner
+        self.renamed: list[str] = []
+
+    def rename(self, source: str, target: str) -> None:
+        self.renamed.append(source)
+        self._inner.rename(source, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 def test_pins_hold_in_every_process(tmp_path: Path) -> None:
     trainer = Manager(tmp_path, keep=1, background=False)
     trainer.save(1, state(1))
