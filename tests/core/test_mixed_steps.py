@@ -54,7 +54,7 @@ def test_an_item_of_another_step_is_refused_by_whoever_reads(root: Path) -> None
 
 def test_an_item_that_was_put_beside_the_others_is_refused(root: Path) -> None:
     take_over(root, "default", "more")
-    with pytest.raises(CorruptCheckpoint, match="does not vouch for 'more/pertinax.json'"):
+    with pytest.raises(CorruptCheckpoint, match=r"does not vouch for 'more/pertinax\.json'"):
         pertinax.load(root / "1", item="more")
     assert pertinax.load(root / "1", item="default")["w"].tolist() == [1.0] * 1000
 
