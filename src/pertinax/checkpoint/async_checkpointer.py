@@ -161,7 +161,7 @@ class AsyncCheckpointer(Checkpointer):
         self, place: Place, given: CheckpointArgs, talk: Round
     ) -> tuple[TemporaryPath, Any]:
         """The part that the program waits for, in one event loop."""
-        path = await self._begin(place)
+        path = await self._begin(place, talk)
         try:
             return path, await self._handler.async_save(path.get(), args=given)
         except BaseException as error:

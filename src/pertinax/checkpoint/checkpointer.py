@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from pertinax._core.places import locate
+from pertinax._hosts import Round
 from pertinax.checkpoint._adapt.calls import construct_args, restore_args_of, save_args_of
 from pertinax.checkpoint._adapt.legacy import get_legacy_handler_wrapper, with_args
 from pertinax.checkpoint._adapt.meeting import Meeting
@@ -125,9 +126,9 @@ class Checkpointer(AbstractCheckpointer):
     def _path_class(self, final: epath.Path) -> type[Any]:
         return self._temporary_path_class or atomicity.get_default_temporary_path_class(final)
 
-    async def _begin(self, place: Place) -> atomicity.TemporaryPath:
+    async def _begin(self, place: Place, talk: Round) -> atomicity.TemporaryPath:
         final = epath.Path(place.final)
-        clear_for(self._path_class(final), place)
+        clear_for(self._path_class(final), place, talk)
         self._owner = place.owner
         return await self.create_temporary_path(final)
 
@@ -146,7 +147,7 @@ class Checkpointer(AbstractCheckpointer):
             _LOG.info("%s save begins path=%s", teller(), place.final)
             given = save_args_of(self._handler, args, kwargs)
             _LOG.debug("%s handler=%s args=%s", teller(), type(self._handler), type(given))
-            path = run_coroutine(self._begin(place))
+            path = run_coroutine(self._begin(place, talk))
             try:
                 self._handler.save(path.get(), args=given)
                 self._meeting.gather("Checkpointer:save", place.name, talk=talk)

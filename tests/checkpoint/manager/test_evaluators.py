@@ -264,6 +264,29 @@ def test_to_wait_beside_checkpoints_of_another_name_is_refused(ocp, root):
         pass
 
 
+@pytest.mark.parametrize("prefix", [None, "old"])
+def test_the_first_step_may_appear_at_any_moment_of_a_look(ours, root, prefix):
+    """Not seen by one listing, and seen by the next: that is no checkpoint of another name."""
+    made = ours.path.step
+    names = made.composite_name_format(
+        made.standard_name_format(),
+        [made.standard_name_format(), made.standard_name_format("old")],
+    )
+    looks = itertools.count()
+
+    class Late(type(names)):
+        def find_all(self, base_path: Any) -> Any:
+            yield from super().find_all(base_path)
+            if next(looks) == 0:
+                save(ours, root, 3, step_prefix=prefix)
+
+    root.mkdir()
+    late = Late(names.write_name_format, names.read_name_formats)
+    with wait(ours, root, timeout=60, step_name_format=late) as step:
+        assert step == 3
+    assert next(looks) > 1
+
+
 def test_a_step_that_goes_before_it_is_held_is_passed_over(ours, root, monkeypatch):
     save(ours, root, 1)
     from pertinax._steps import snapshots as engine

@@ -89,15 +89,19 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
     return Place(store, final, force, owner)
 
 
-def clear_for(path_class: type[Any], place: Place) -> None:
-    """Remove the checkpoint that will be replaced, where the new one cannot take its place in one
-    step.
+def clear_for(path_class: type[Any], place: Place, talk: Round) -> None:
+    """Have the primary remove the checkpoint that will be replaced, where the new one cannot take
+    its place in one step.
     """
     if not place.force or issubclass(path_class, AtomicRenameTemporaryPath):
         return
-    publish = publishing(place.store)
-    if publish.find_visible(place.final) is not None:
-        publish.remove(publish.hide(place.final))
+
+    def clear() -> None:
+        publish = publishing(place.store)
+        if publish.find_visible(place.final) is not None:
+            publish.remove(publish.hide(place.final))
+
+    talk.agree("remove what will be replaced", clear)
 
 
 def publish(

@@ -112,16 +112,24 @@ def _newest(wanted: Wanted) -> step_lib.Metadata | None:
     if store.stat(root) is None:
         return None
     found = step_lib.latest_step_metadata(wanted.root, wanted.names)
-    if found is None:
-        _refuse_other_names(wanted)
+    other = _other_checkpoint(wanted) if found is None else None
+    if other is not None:
+        # It may have appeared just now, too, and be of a format with several kinds of names.
+        found = step_lib.latest_step_metadata(wanted.root, wanted.names)
+        if found is None:
+            raise ValueError(
+                f"{other} is a checkpoint, but none of the steps of {wanted.names}: say "
+                "step_prefix, step_format_fixed_length or step_name_format as its manager does"
+            )
     return found if found is not None and found.step >= wanted.least else None
 
 
-def _refuse_other_names(wanted: Wanted) -> None:
-    """To wait for ever beside finished steps of another name helps nobody."""
+def _other_checkpoint(wanted: Wanted) -> epath.Path | None:
+    """One of another name: to wait for ever beside finished steps that nobody sees helps nobody."""
     for path in step_lib.checkpoint_steps_paths(wanted.root):
-        if format_utils.is_orbax_checkpoint(path):
-            raise ValueError(
-                f"{path} is a checkpoint, but none of the steps of {wanted.names}: say "
-                "step_prefix, step_format_fixed_length or step_name_format as its manager does"
-            )
+        if path.name == wanted.names.build_name(int(path.name.rpartition("_")[2])):
+            continue  # it has appeared since we looked
+        with contextlib.suppress(FileNotFoundError):  # deleted since then
+            if format_utils.is_orbax_checkpoint(path):
+                return path
+    return None

@@ -330,7 +330,12 @@ def is_checkpoint_finalized(path: epath.PathLike) -> bool:
 def tmp_checkpoints(checkpoint_dir: epath.PathLike) -> list[str]:
     """The names in `checkpoint_dir` that belong to saves that were not published."""
     base = epath.Path(checkpoint_dir)
-    names = sorted(name for name, is_dir in files.children(base) if is_dir)
+    try:
+        names = sorted(name for name, is_dir in files.children(base) if is_dir)
+    except FileNotFoundError:
+        if files.is_remote(base):  # there, a directory with nothing in it is none
+            return []
+        raise
     if files.is_remote(base):
         finished = {*_finished(base), PRIVATE_DIR, _SNAPSHOTS}
         return [name for name in names if name not in finished or _UNFINISHED in name]
