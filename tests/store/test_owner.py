@@ -63,6 +63,65 @@ def test_an_unknown_start_counts_as_alive() -> None:
     assert owner_alive(changed(new_token(), start="0")) is True
 
 
+def test_a_token_says_when_its_process_started_where_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert int(new_token().split("-")[4]) > 0
+    monkeypatch.setattr(owner, "_start", lambda pid: None)
+    token = new_token()
+    assert token.split("-")[4] == "0"
+    assert owner_alive(token) is True
+
+
+def test_where_nothing_tells_of_processes_who_has_a_number_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token, real = new_token(), owner._read
+    monkeypatch.setattr(owner, "_read", lambda p: "" if p.endswith("/stat") else real(p))
+    assert owner_alive(token) is True
+    assert owner_alive(changed(token, start="12345")) is True
+
+
+def test_where_nothing_tells_of_boots_nobody_is_dead_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = owner._read
+    monkeypatch.setattr(owner, "_read", lambda p: "" if p.endswith("boot_id") else real(p))
+    token = new_token()
+    assert token.split("-")[1] == "0" * 8
+    assert owner_alive(changed(token, boot="deadbeef")) is None
+    assert owner_alive(token) is True
+
+
+def test_where_nothing_tells_of_spaces_processes_are_judged_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: str) -> str:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(owner.os, "readlink", refuse)
+    token = new_token()
+    assert token.split("-")[2] == "0" * 8
+    assert owner_alive(token) is True
+
+
+def test_of_somebody_elses_process_it_is_known_that_it_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int, signal: int) -> None:
+        assert signal == 0
+        raise PermissionError(pid)
+
+    monkeypatch.setattr(owner.os, "kill", refuse)
+    token = new_token()
+    assert owner_alive(token) is True
+    assert owner_alive(changed(token, start="12345")) is False
+
+
+def test_the_first_process_of_all_is_a_process() -> None:
+    assert owner_alive(changed(new_token(), pid="1", start="0")) is True
+
+
 def test_another_boot_of_this_host_is_dead() -> None:
     assert owner_alive(changed(new_token(), boot="deadbeef", space="deadbeef")) is False
 
@@ -75,6 +134,7 @@ def test_another_boot_of_this_host_is_dead() -> None:
         {"space": "deadbeef"},
         {"boot": "00000000"},
         {"pid": "0"},
+        {"pid": "2147483648"},
         {"pid": "9999999999"},
     ],
 )

@@ -68,10 +68,10 @@ def displaced(store: Store, final: str) -> str | None:
     return aside[-1].path if aside else None
 
 
-def restore_displaced(store: Store, final: str) -> bool:
-    """Give a checkpoint that was set aside its name back, unless its owner lives. True if done."""
+def restore_displaced(store: Store, final: str) -> None:
+    """Give a checkpoint that was set aside its name back, unless its owner lives."""
     if store.stat(final) is not None:
-        return False
+        return
     for one in reversed(_set_aside(store, final)):
         if owner_alive(one.token) is True:
             continue
@@ -79,8 +79,7 @@ def restore_displaced(store: Store, final: str) -> bool:
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             store.rename(one.path, final)
         store.sync_dir(parent_of(final))
-        return True
-    return False
+        return
 
 
 def retire_displaced(store: Store, final: str) -> list[str]:
