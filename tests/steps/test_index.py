@@ -165,6 +165,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a bit": lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
     "zeros": lambda data: bytes(len(data)),
     "other text": lambda data: b"hello\n",
+    "another number": lambda data: data.replace(b'"loss":2.0', b'"loss":7.0', 1),
 }
 
 
@@ -174,6 +175,7 @@ def test_a_damaged_index_is_no_index_and_is_made_anew(root: Path, how: str) -> N
     path = Path(index_path(str(root)))
     good = path.read_bytes()
     path.write_bytes(DAMAGE[how](good))
+    assert path.read_bytes() != good
     assert read_index(LocalStore(), str(root)) == Index({})
     assert Manager(root).history() == expected
     assert len(read_index(LocalStore(), str(root)).rows) == MANY

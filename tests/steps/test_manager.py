@@ -551,3 +551,27 @@ def test_while_a_save_is_in_flight() -> None:
     assert same(loaded, [state(2)])
     assert manager.steps() == [1, 2]
     manager.close()
+
+
+def test_a_step_that_is_being_written_is_waited_for_by_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, go = MemoryStore(), threading.Event()
+
+    def hold(method: str, path: str) -> None:
+        if method == "rename" and path.startswith(f"{ROOT}/2."):
+            assert go.wait(60)
+
+    fill(disk, [1])
+    with Manager(ROOT, store=Intercepted(disk, hold)) as manager:  # type: ignore[arg-type]
+        manager.save(2, state(2))
+        assert same(manager.load(1), state(1))  # which waits for nothing
+        assert not go.is_set()
+        settle = manager._line.settle
+
+        def settled(*args: Any) -> None:
+            go.set()
+            settle(*args)
+
+        monkeypatch.setattr(manager._line, "settle", settled)
+        assert same(manager.load(2), state(2))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pinned step lives, whoever pinned it and whenever."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from pertinax import Manager
 from pertinax._steps.index import PRIVATE_DIR
-from pertinax._steps.pins import read_pins
+from pertinax._steps.pins import held_by_pin, read_pins
+from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CheckpointNotFound, InvalidOption
 from pertinax.policies import Latest
@@ -147,6 +149,47 @@ def test_a_pin_that_comes_while_the_step_is_being_deleted_still_holds(moment: st
     assert moment != "rename" or outcome == ["pinned"]
     if outcome == ["pinned"]:
         assert same(other.load(1), state(1))
+
+
+def hold_and_die(root: Path, step: int) -> None:
+    """Another process holds a step, and ends before it lets go."""
+    pid = os.fork()
+    if not pid:
+        try:
+            with held_by_pin(LocalStore(), str(root), step):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_pin_that_held_a_step_for_a_dead_process_counts_no_more(tmp_path: Path) -> None:
+    with Manager(tmp_path, keep=1, background=False) as manager:
+        manager.save(1, state(1))
+        with held_by_pin(LocalStore(), str(tmp_path), 1):
+            manager.save(2, state(2))
+            assert manager.steps() == [1, 2]
+        hold_and_die(tmp_path, 1)
+        assert len(os.listdir(tmp_path / PRIVATE_DIR / "pins")) == 1
+        manager.save(3, state(3))
+        assert manager.steps() == [3]
+    assert os.listdir(tmp_path / PRIVATE_DIR / "pins") == []
+
+
+@pytest.mark.parametrize(("age_h", "held"), [(23, True), (25, False)])
+def test_a_pin_of_a_process_elsewhere_holds_a_step_for_a_day(
+    tmp_path: Path, age_h: int, held: bool
+) -> None:
+    elsewhere = "held-deadbeef-deadbeef-deadbeef-42-42-00000000"
+    with Manager(tmp_path, keep=1, background=False) as manager:
+        manager.save(1, state(1))
+        manager.pin(1, elsewhere)
+        pin = tmp_path / PRIVATE_DIR / "pins" / f"1-{elsewhere}"
+        then_s = pin.stat().st_mtime - age_h * 3600
+        os.utime(pin, (then_s, then_s))
+        manager.save(2, state(2))
+        assert manager.steps() == ([1, 2] if held else [2])
+    assert pin.exists() == held
 
 
 def test_a_pin_survives_a_power_cut_once_it_is_told() -> None:

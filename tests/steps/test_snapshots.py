@@ -89,6 +89,40 @@ def test_a_step_that_changes_hands_meanwhile_gives_no_snapshot(how: str) -> None
     assert disk.list_dir(f"{ROOT}/_SNAPSHOTS") == []
 
 
+def test_a_step_that_is_made_anew_at_any_moment_is_held_whole_or_not_at_all() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    whole = read_tree(disk, f"{ROOT}/1")
+    calls: list[str] = []
+    probe: Any = Intercepted(_copied(disk), lambda method, path: calls.append(method))
+    take_snapshot(probe, f"{ROOT}/1", PLACE)
+    held = refused = 0
+    for moment in range(len(calls)):
+        copy = _copied(disk)
+        seen: list[str] = []
+
+        def interfere(
+            method: str, path: str, copy: Any = copy, seen: Any = seen, moment: int = moment
+        ) -> None:
+            seen.append(method)
+            if len(seen) == moment + 1:
+                with Manager(ROOT, store=copy) as other:
+                    other.delete(1)
+                    other.save(1, state(11))
+
+        store: Any = Intercepted(copy, interfere)
+        try:
+            take_snapshot(store, f"{ROOT}/1", PLACE)
+        except CheckpointNotFound:
+            refused += 1
+            assert copy.list_dir(f"{ROOT}/_SNAPSHOTS") == []
+        else:
+            held += 1
+            assert read_tree(copy, PLACE) in (whole, read_tree(copy, f"{ROOT}/1")), moment
+    assert held >= 3
+    assert refused >= 10
+
+
 def test_a_failing_disk_leaves_nothing_and_says_so() -> None:
     disk = MemoryStore()
     fill(disk, [1])
