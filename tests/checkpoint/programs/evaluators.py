@@ -6,26 +6,12 @@ import time
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
+A, _, Options, J, names, _ = common(ocp, lambda: root)
 
-A = ocp.args
-Options = ocp.CheckpointManagerOptions
 cu = ocp.checkpoint_utils
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def names(p=None):
-    p = p or root
-    return sorted(
-        x.name
-        for x in p.iterdir()
-        if x.name not in ("pertinax.json", "commit_success.txt", ".pertinax")
-    )
 
 
 def save(*steps, **o):

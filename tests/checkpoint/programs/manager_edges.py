@@ -9,28 +9,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_manager as cm
 from orbax.checkpoint import test_utils, utils
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-A = ocp.args
-C = A.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def names(p=None):
-    return sorted(
-        x.name
-        for x in (p or root).iterdir()
-        if x.name not in ("pertinax.json", "commit_success.txt")
-    )
-
-
-def mgr(*a, o=None, **k):
-    return ocp.CheckpointManager(root, *a, options=Options(**(o or {})), **k)
+_, _, Options, J, names, mgr = common(ocp, lambda: root, anything=True)
 
 
 @case

@@ -12,28 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-A = ocp.args
-C = A.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def names(p=None):
-    return sorted(
-        x.name
-        for x in (p or root).iterdir()
-        if x.name not in ("pertinax.json", "commit_success.txt")
-    )
-
-
-def mgr(*a, o=None, **k):
-    return ocp.CheckpointManager(root, *a, options=Options(**(o or {})), **k)
+A, C, Options, J, names, mgr = common(ocp, lambda: root, anything=True)
 
 
 class Words(ocp.CheckpointHandler):

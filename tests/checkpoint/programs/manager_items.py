@@ -7,17 +7,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_manager as cm
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-C = ocp.args.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
+A, C, _, J, names, mgr = common(ocp, lambda: root, anything=True)
 
 
 def T(i=0):
@@ -26,17 +19,6 @@ def T(i=0):
 
 def S(i=0):
     return A.StandardSave(T(i))
-
-
-def names(p=None):
-    p = p or root
-    return sorted(
-        x.name for x in p.iterdir() if x.name not in ("pertinax.json", "commit_success.txt")
-    )
-
-
-def mgr(*a, o=None, **k):
-    return ocp.CheckpointManager(root, *a, options=Options(**(o or {})), **k)
 
 
 abstract = jax.tree_util.tree_map(ocp.utils.to_shape_dtype_struct, T())

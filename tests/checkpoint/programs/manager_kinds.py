@@ -5,21 +5,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-C = A.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def mgr(*a, o=None, **k):
-    return ocp.CheckpointManager(root, *a, options=Options(**(o or {})), **k)
+A, C, _, J, _, mgr = common(ocp, lambda: root, anything=True)
 
 
 @case

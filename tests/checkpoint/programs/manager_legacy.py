@@ -6,28 +6,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_manager as cm
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-C = A.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
+A, _, Options, _, names, _ = common(ocp, lambda: root)
 
 
 def T(i=0):
     return {"a": np.arange(4) + i, "b": {"c": np.ones((2,)) * i}}
-
-
-def names(p=None):
-    p = p or root
-    return sorted(
-        x.name for x in p.iterdir() if x.name not in ("pertinax.json", "commit_success.txt")
-    )
 
 
 PT = lambda: ocp.PyTreeCheckpointHandler()

@@ -6,24 +6,10 @@ import sys
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-C = ocp.args.Composite
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def names(p=None):
-    p = p or root
-    return sorted(
-        x.name for x in p.iterdir() if x.name not in ("pertinax.json", "commit_success.txt")
-    )
+A, C, Options, J, names, _ = common(ocp, lambda: root)
 
 
 def mgr(*a, metadata=None, **o):

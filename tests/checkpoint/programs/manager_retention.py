@@ -6,27 +6,10 @@ from unittest import mock
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
-
-
-def names(p=None):
-    p = p or root
-    return sorted(
-        x.name for x in p.iterdir() if x.name not in ("pertinax.json", "commit_success.txt")
-    )
-
-
-def mgr(**o):
-    return ocp.CheckpointManager(root, options=Options(**o))
+A, _, Options, J, names, mgr = common(ocp, lambda: root)
 
 
 real = dt.datetime

@@ -6,25 +6,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_manager as cm
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
+A, C, Options, J, _, mgr = common(ocp, lambda: root)
 
 
 def names(p=None):
     p = p or root
     return sorted(x.name for x in p.iterdir())
-
-
-def mgr(**o):
-    return ocp.CheckpointManager(root, options=Options(**o))
 
 
 @case

@@ -7,18 +7,13 @@ from unittest import mock
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from saying import attempt, case, say
+from saying import attempt, case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
+A, _, Options, J, _, mgr = common(ocp, lambda: root)
 
-A = ocp.args
-Options = ocp.CheckpointManagerOptions
 at = ocp.path.atomicity
 step = ocp.path.step
-
-
-def J(x):
-    return A.JsonSave(x)
 
 
 def names(p=None):
@@ -27,10 +22,6 @@ def names(p=None):
 
 def stamps(m):
     return m and [m.init_timestamp_nsecs, m.commit_timestamp_nsecs]
-
-
-def mgr(**o):
-    return ocp.CheckpointManager(root, options=Options(**o))
 
 
 @case

@@ -6,24 +6,14 @@ from unittest import mock
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from saying import case, say
+from saying import case, common, say
 
 root = epath.Path(sys.argv[1])  # of each case its own
-
-A = ocp.args
-Options = ocp.CheckpointManagerOptions
-
-
-def J(x):
-    return A.JsonSave(x)
+_, _, _, J, _, mgr = common(ocp, lambda: root)
 
 
 def names(p=None):
     return sorted(x.name for x in (p or root).iterdir())
-
-
-def mgr(**o):
-    return ocp.CheckpointManager(root, options=Options(**o))
 
 
 def at(*steps):

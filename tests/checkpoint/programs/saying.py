@@ -32,6 +32,27 @@ def case(part: Callable[[], Any]) -> None:
     part()
 
 
+def common(ocp: Any, root: Callable[[], Any], *, anything: bool = False) -> tuple:
+    """What most programs use of a library: its args, `Composite`, options, args for JSON; the names
+    in a directory (`root()`, unless another is given) that Orbax has, too; and a maker of managers
+    of `root()` that takes options, or with `anything` whatever a manager takes, options as `o=`.
+    """
+    ours = ("pertinax.json", "commit_success.txt", ".pertinax")
+    options = ocp.CheckpointManagerOptions
+
+    def names(path: Any = None) -> list:
+        return sorted(one.name for one in (path or root()).iterdir() if one.name not in ours)
+
+    def with_options(**o: Any) -> Any:
+        return ocp.CheckpointManager(root(), options=options(**o))
+
+    def with_anything(*args: Any, o: Any = None, **kwargs: Any) -> Any:
+        return ocp.CheckpointManager(root(), *args, options=options(**(o or {})), **kwargs)
+
+    make = with_anything if anything else with_options
+    return ocp.args, ocp.args.Composite, options, ocp.args.JsonSave, names, make
+
+
 def attempt(name: str, call: Callable[[], Any], phrase: str = "") -> Any:
     """Tell what `call` returns, or which builtins the error is that it raises; a `phrase` must be
     in its text.
