@@ -101,10 +101,13 @@ def test_a_local_disk_that_fails_is_told_and_the_older_step_stays(
             with pytest.raises(pertinax.errors.StorageError):
                 manager.wait()
         assert manager.failed_steps == (2, None)
+        assert manager.steps() == [1]
+        found = manager.restore(state_at(0))
+        assert (found.step, found.tree["w"].tolist()) == (1, state_at(1)["w"].tolist())
         manager.save(3, state_at(3))
         manager.wait()
         assert manager.failed_steps == (None, None)
-        assert 3 in manager.steps()
+        assert manager.steps() == [3]
 
 
 def test_options_without_a_meaning_are_refused(tmp_path: Path) -> None:
