@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage anywhere in a checkpoint is a typed error or harmless: never a wrong value, never
-anything else.
+"""Damage anywhere in a checkpoint is a typed error: never a wrong value, never anything else, and
+never passed over.
 """
 
 import os
@@ -36,7 +36,7 @@ CASES = [
 
 
 def outcome(store, tree, **options):
-    """`right`, or the class of the typed error; anything else fails the test."""
+    """`right`, or the typed error; anything else fails the test."""
     try:
         loaded = pertinax.load(PATH, store=store, **options)
     except PertinaxError as error:
@@ -47,23 +47,20 @@ def outcome(store, tree, **options):
 
 def check(words, store, tree):
     found = outcome(store, tree)
+    assert found != "right", f"load does not see: {words}"
+    assert isinstance(found, CorruptCheckpoint | NotACheckpoint), (words, found)
     if isinstance(found, CorruptCheckpoint):
-        assert found.file, words
         # The file that was touched, or, where it is the ledger that vouches for it, that one.
         assert found.file in words or "pertinax.json" in found.file + words, (words, found)
-        if "/d/" in found.file:
+        if "/d/" in f"/{found.file}" and "missing" not in found.reason:
             assert 0 <= found.start < found.stop, (words, found)
-            assert found.leaf is not None, (words, found)
-    elif found != "right":
-        assert isinstance(found, NotACheckpoint | FileNotFoundError), (words, found)
     try:
         report = pertinax.verify(PATH, store=store, on_damage="report")
     except NotACheckpoint:
-        return found
-    assert not report.ok, f"verify does not see: {words}"
-    if found != "right":
-        assert report.problems or not report.verified, words
-    return found
+        return
+    assert report.problems, f"verify does not see: {words}"
+    needed = outcome(store, tree, check="read")  # never a wrong value, with half an eye closed
+    assert needed == "right" or isinstance(needed, CorruptCheckpoint | NotACheckpoint), words
 
 
 @pytest.mark.slow
@@ -72,21 +69,15 @@ def check(words, store, tree):
 def test_every_kind_of_damage_to_every_file(save, tree, options, part, campaign_size):
     limit = int(os.environ.get("PERTINAX_DAMAGES", "120"))
     store, stale = made(save, tree(2), **options), made(save, tree(3), **options)
-    right = wrong = 0
+    refused = 0
     for i, (words, damaged) in enumerate(
         damages(store, stale, limit, int(os.environ.get("PERTINAX_SEED", "0")))
     ):
-        if i % 4 != part:
-            continue
-        if check(words, damaged, tree(2)) == "right":
-            right += 1
-        else:
-            wrong += 1
-    campaign_size("corruption: mutations, all found by `verify`", right + wrong)
-    campaign_size("corruption: refused by `load`", wrong)
-    campaign_size("corruption: of no concern to `load`, which gave what was saved", right)
-    assert right > 10
-    assert wrong > 60
+        if i % 4 == part:
+            check(words, damaged, tree(2))
+            refused += 1
+    campaign_size("corruption: mutations, all refused by `load` and told by `verify`", refused)
+    assert refused > 70
 
 
 @pytest.mark.parametrize(("save", "tree", "options"), CASES)
@@ -111,14 +102,11 @@ def test_every_byte_of_array_data_is_watched(save, tree, options):
         damaged = copy(store)
         damaged.find(path).content[at] ^= 0x10
         found = outcome(damaged, tree(2), mmap=False)
-        if found == "right":
-            continue  # padding, or nodes for Orbax; `verify` sees those
         assert isinstance(found, CorruptCheckpoint)
         assert path.endswith(found.file)
         assert found.start <= at < found.stop
-        assert found.leaf is not None
         named.add(found.leaf)
-    assert len(named) >= 1
+    assert named - {None}  # padding, and the nodes for Orbax, belong to no leaf
 
 
 def test_verify_lists_all_damage_and_not_only_the_first():

@@ -35,16 +35,11 @@ def in_newest(words):
 @pytest.mark.parametrize("limit", [6, pytest.param(120, marks=pytest.mark.campaign)])
 def test_the_step_before_comes_back_and_is_named(tree, limit, campaign_size):
     seed = int(os.environ.get("PERTINAX_SEED", "0"))
-    kept = back = 0
+    back = 0
     for words, damaged in damages(run_of(tree(2)), run_of(tree(3)), limit, seed):
         if not in_newest(words):
             continue
         found = Manager(ROOT, store=damaged).restore(fallback=True)
-        if found.step == 2:
-            kept += 1
-            assert differences(tree(2), found.tree) == [], words
-            assert found.passed_over == (), words
-            continue
         back += 1
         assert found.step == 1, words
         assert differences(plain(1), found.tree) == [], words
@@ -53,5 +48,4 @@ def test_the_step_before_comes_back_and_is_named(tree, limit, campaign_size):
         assert isinstance(over.error, PertinaxError), words
         assert "step 2" in str(over), words
     campaign_size("corruption: fallback to the step before", back)
-    assert kept > 10
-    assert back > 60
+    assert back > 70

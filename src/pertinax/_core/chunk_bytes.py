@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunk bytes: the stored bytes of chunks, each read once and compared with its checksums.
 
-Knows files, ranges, blocks and checksums by way of the manifest's chunk table, and how to read a
-store well: local files are mapped, so that an array may be the file's own pages; others are read in
-coalesced ranges. Knows nothing of elements or boxes.
+Knows files, ranges, blocks and checksums by way of the manifest's chunk table, the zeros between
+chunks, and how to read a store well: local files are mapped, so that an array may be the file's own
+pages; others are read in coalesced ranges. Knows nothing of elements or boxes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pertinax._core.padding import Padding, Span, not_zero
 from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.crc import BLOCK_BYTES, crc32c
 from pertinax._formats.ledger import block_counts
@@ -67,6 +68,10 @@ class GatheredBytes:
         """None."""
         return []
 
+    def damaged_edges(self) -> list[CorruptCheckpoint]:
+        """None: there are no files."""
+        return []
+
     def corrupt(self, row: int, reason: str) -> CorruptCheckpoint:
         """An error that says which chunk it is."""
         return CorruptCheckpoint(reason, file=f"chunk {row}")
@@ -76,10 +81,21 @@ class GatheredBytes:
 
 
 class ChunkBytes:
-    """The bytes of one item's chunks. Close it when done; arrays that it gave out stay good."""
+    """The bytes of one item's chunks. Close it when done; arrays that it gave out stay good.
+
+    With `padding` what stands between a chunk that is loaded whole and the next one is read with
+    it, and must be zeros.
+    """
 
     def __init__(
-        self, store: Store, item: str, manifest: Manifest, *, use_map: bool, workers: Workers
+        self,
+        store: Store,
+        item: str,
+        manifest: Manifest,
+        *,
+        use_map: bool,
+        workers: Workers,
+        padding: bool = False,
     ) -> None:
         chunks = manifest.chunks
         self._manifest = manifest
@@ -92,6 +108,7 @@ class ChunkBytes:
         self._length: list[int] = chunks.length.tolist()
         self._crc: list[int] = [] if chunks.crc is None else chunks.crc.tolist()
         self._first_crc = np.concatenate([[0], np.cumsum(block_counts(chunks.length))]).tolist()
+        self._padding = Padding(chunks) if padding else None
 
     def close(self) -> None:
         """Close the files."""
@@ -105,15 +122,17 @@ class ChunkBytes:
         wanted = wanted or {}
         reads: list[tuple[list[int], int, int, int]] = []
         maps: list[tuple[int, int, int]] = []
+        spans: list[Span] = []
         for group, file, start, stop in self._ranges([r for r in rows if r not in wanted]):
             mapped = self._files.mapped(file, start, stop)
             if mapped is None:
                 reads.append((group, file, start, stop))
                 continue
             maps.append((file, start, stop))
+            spans.append(Span(group, mapped, 0))
             for row in group:
                 out[row] = self._cut(mapped, row, 0)
-        tasks = self._reads(reads, out)
+        tasks = self._reads(reads, out, spans)
         for row, parts in wanted.items():
             file, base = self._file[row], self._offset[row]
             mapped = self._files.mapped(file, base, base + self._length[row])
@@ -126,7 +145,16 @@ class ChunkBytes:
         self._workers.run_all(tasks)
         if self._manifest.chunks.crc is not None:
             self._verify(rows, out, wanted)
+        if self._padding is not None:
+            for span in spans:
+                self._padding.check(span)
         return out
+
+    def damaged_edges(self) -> list[CorruptCheckpoint]:
+        """Of the files that were read none has bytes behind its last chunk, or before the first one
+        any but zeros: an error for each that has.
+        """
+        return [] if self._padding is None else self._files.damaged_edges(*self._padding.edges())
 
     def damage(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
         """All damage in these rows, one error for each of them."""
@@ -166,6 +194,7 @@ class ChunkBytes:
         """
         chunks = self._manifest.chunks
         gap = self._traits.read_gap_bytes
+        padding = self._padding
         picked = np.asarray(rows, np.int64)
         order = picked[np.lexsort((chunks.offset[picked], chunks.file[picked]))].tolist()
         group: list[int] = []
@@ -180,14 +209,15 @@ class ChunkBytes:
                 group, file, start, stop, wanted = [], self._file[row], offset, offset, 0
             group.append(row)
             wanted += length
-            stop = max(stop, offset + length)
+            stop = max(stop, offset + length + (0 if padding is None else padding.after[row]))
         if group:
             yield group, file, start, stop
 
     def _reads(
-        self, ranges: Sequence[tuple[list[int], int, int, int]], out: Stored
+        self, ranges: Sequence[tuple[list[int], int, int, int]], out: Stored, spans: list[Span]
     ) -> list[Callable[[], None]]:
-        """Reads that fill new memory for the ranges, and `out` with the chunks that lie in it.
+        """Reads that fill new memory for the ranges: `spans` is told of it, and `out` of the chunks
+        that lie in it.
 
         A chunk that is larger than a segment is read in parts.
         """
@@ -198,6 +228,7 @@ class ChunkBytes:
             origin = start - start % _PAGE_BYTES  # keeps the alignment that it has in the file
             buffer = fresh_buffer(stop - origin)
             data = np.frombuffer(buffer, np.uint8)
+            spans.append(Span(group, data, origin))
             for row in group:
                 out[row] = self._cut(data, row, origin)
             for begin in range(start, stop, step):
@@ -294,6 +325,22 @@ class _Files:
             self._meet(file)
         self._check_end(file, start, stop)
         return self._maps[file]
+
+    def damaged_edges(self, first: Sequence[int], last: Sequence[int]) -> list[CorruptCheckpoint]:
+        """See `ChunkBytes.damaged_edges`; `first` and `last`: where the chunks of a file are."""
+        found: list[CorruptCheckpoint] = []
+        for file, length in self._lengths.items():
+            name = self._names[file]
+            if length > last[file]:
+                reason = "bytes behind the last chunk"
+                found.append(CorruptCheckpoint(reason, file=name, start=last[file], stop=length))
+            for start in range(0, first[file], BLOCK_BYTES):  # nothing of ours has such bytes
+                head = bytearray(min(BLOCK_BYTES, first[file] - start))
+                self.read(file, start, memoryview(head))
+                if any(head):
+                    found.append(not_zero(name, start + len(head) - len(head.lstrip(b"\0"))))
+                    break
+        return found
 
     def bring_in(self, file: int, start: int, stop: int) -> None:
         """Have the pages of a mapped range read now: later, a page that the disk cannot read would

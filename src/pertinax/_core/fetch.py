@@ -52,7 +52,10 @@ class _Job(NamedTuple):
 
 
 class Fetcher:
-    """Reads one item of a checkpoint. A context manager; arrays stay good after its end."""
+    """Reads one item of a checkpoint. A context manager; arrays stay good after its end.
+
+    With `padding` what stands between the chunks that are read must be zeros.
+    """
 
     def __init__(
         self,
@@ -63,12 +66,15 @@ class Fetcher:
         use_map: bool,
         threads: int,
         gathered: Stored | None = None,
+        padding: bool = False,
     ) -> None:
         self._manifest = manifest
         self._item = item
         self._workers = Workers(max(threads, traits_of(store).read_threads), "pertinax-read")
         self._bytes = (
-            ChunkBytes(store, item, manifest, use_map=use_map, workers=self._workers)
+            ChunkBytes(
+                store, item, manifest, use_map=use_map, workers=self._workers, padding=padding
+            )
             if gathered is None
             else GatheredBytes(gathered)
         )
@@ -88,11 +94,15 @@ class Fetcher:
         self._workers.close()
         self._bytes.close()
 
-    def fetch(self, requests: Sequence[Request]) -> list[NDArray[Any]]:
-        """The arrays for `requests`, in order, of the storage dtype. Raises `CorruptCheckpoint`."""
+    def fetch(
+        self, requests: Sequence[Request], *, beside: Sequence[int] = ()
+    ) -> list[NDArray[Any]]:
+        """The arrays for `requests`, in order, of the storage dtype. Rows of the chunk table
+        `beside` them are read and compared as well. Raises `CorruptCheckpoint`.
+        """
         jobs = [_Job(request, self._chunks_of(request)) for request in requests]
         owners = {row: job.request.leaf for job in jobs for row, _ in job.chunks}
-        stored = self._bytes.load(sorted(owners), self._parts(jobs))
+        stored = self._bytes.load([*beside, *sorted(owners)], self._parts(jobs))
         encoded = [
             row
             for row, leaf in owners.items()
@@ -129,6 +139,10 @@ class Fetcher:
                 parts[row] = found
         return parts
 
+    def check_edges(self) -> list[CorruptCheckpoint]:
+        """What is wrong before the first and behind the last chunks of the files that were read."""
+        return self._bytes.damaged_edges()
+
     def check_rows(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
         """Read rows of the chunk table and compare them with their checksums; all damage found."""
         return self._bytes.damage(rows)
@@ -156,28 +170,8 @@ class Fetcher:
         if leaf.fill is None:
             for ordinal, box in boxes:
                 if ordinal not in rows:
-                    raise self._absent(leaf, box, ordinals)
+                    raise _absent(self._item, self._manifest, leaf, box, ordinals)
         return [(rows[ordinal], box) for ordinal, box in boxes if ordinal in rows]
-
-    def _absent(self, leaf: StoredLeaf, box: Box, ordinals: Sequence[int]) -> Exception:
-        """What to raise where a chunk is wanted and not there."""
-        grid = grid_shape(leaf.shape, leaf.chunk_shape)
-        held = [chunk_box(index_of(o, grid), leaf.chunk_shape, leaf.shape) for o in ordinals]
-        name = path_text(leaf.path)
-        if self._manifest.verified:
-            return PartAbsent(
-                self._item,
-                name,
-                start=box.start,
-                stop=box.stop,
-                held=[(one.start, one.stop) for one in held],
-            )
-        return CorruptCheckpoint(
-            f"{math.prod(grid) - len(held)} of {math.prod(grid)} chunks are missing, that of "
-            f"{box.start} to {box.stop} among them",
-            file=leaf.name,
-            leaf=name,
-        )
 
     def _flat_chunks(self, box: Box, leaf: StoredLeaf, rows: range) -> list[tuple[int, Box]]:
         """The runs of elements that a box needs some of."""
@@ -251,3 +245,26 @@ class Fetcher:
         return read_with_tensorstore(
             self._item, leaf, box, container=manifest.container, array_driver=manifest.array_driver
         )
+
+
+def _absent(
+    item: str, manifest: Manifest, leaf: StoredLeaf, box: Box, ordinals: Sequence[int]
+) -> Exception:
+    """What to raise where a chunk is wanted and not there."""
+    grid = grid_shape(leaf.shape, leaf.chunk_shape)
+    held = [chunk_box(index_of(o, grid), leaf.chunk_shape, leaf.shape) for o in ordinals]
+    name = path_text(leaf.path)
+    if manifest.verified:
+        return PartAbsent(
+            item,
+            name,
+            start=box.start,
+            stop=box.stop,
+            held=[(one.start, one.stop) for one in held],
+        )
+    return CorruptCheckpoint(
+        f"{math.prod(grid) - len(held)} of {math.prod(grid)} chunks are missing, that of "
+        f"{box.start} to {box.stop} among them",
+        file=leaf.name,
+        leaf=name,
+    )

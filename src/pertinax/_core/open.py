@@ -14,7 +14,7 @@ from pertinax._formats.crc import file_crc
 from pertinax._formats.detect import AGGREGATE_FILE, Detected, detect
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
-from pertinax._formats.metadata.commit import COMMIT_FILE
+from pertinax._formats.metadata.commit import COMMIT_FILE, says_vouched
 from pertinax._formats.vouching import measure
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
@@ -261,14 +261,28 @@ def read_file(store: Store, directory: str, name: str) -> bytes:
         raise CorruptCheckpoint("the file became shorter while it was read", file=name) from error
 
 
+def read_step_ledger(found: Found) -> Manifest | None:
+    """The ledger of a step; None for one that never had any.
+
+    Raises `CorruptCheckpoint`, also if it is gone and the marker beside it tells of it.
+    """
+    if found.store.stat(f"{found.directory}/{LEDGER_FILE}") is not None:
+        return decode_ledger(read_file(found.store, found.directory, LEDGER_FILE))
+    if found.store.stat(f"{found.directory}/{COMMIT_FILE}") is not None and says_vouched(
+        read_file(found.store, found.directory, COMMIT_FILE)
+    ):
+        raise CorruptCheckpoint("the file is missing", file=LEDGER_FILE)
+    return None
+
+
 def check_step(found: Found, name: str) -> None:
     """If the step has a ledger, the file `name` below it must be the one that it vouches for.
 
     This catches an item that was copied in from another step: whole in itself, and still wrong.
     """
-    if found.store.stat(f"{found.directory}/{LEDGER_FILE}") is None:
+    step = read_step_ledger(found)
+    if step is None:
         return
-    step = decode_ledger(read_file(found.store, found.directory, LEDGER_FILE))
     for record in step.files:
         if record.name == name:
             check_file(found.store, found.directory, record)

@@ -21,6 +21,7 @@ Extra = Literal["error", "ignore"]
 Cast = Literal["error", "lossless", "lossy"]
 Shapes = Literal["error", "cut", "pad", "fit"]
 Arrays = Literal["jax", "numpy"]
+Check = Literal["all", "read"]
 
 
 def check_choices(options: Any) -> None:
@@ -113,6 +114,8 @@ class LoadOptions:
             `fit`.
         mmap: map local files and use their pages as they are where possible; else read into memory.
         arrays: without a target, whether saved `jax.Array`s come back as such or as `numpy`.
+        check: where every leaf is read, `all` else that lies in the checkpoint is compared with its
+            checksums, too; or only what is `read`.
         threads: how many threads read and verify.
         budget_bytes: how much memory may be in flight between store and device at a time.
     """
@@ -123,6 +126,7 @@ class LoadOptions:
     shapes: Shapes = "error"
     mmap: bool = True
     arrays: Arrays = "jax"
+    check: Check = "all"
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     budget_bytes: int = 1 << 30
 

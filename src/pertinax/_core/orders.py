@@ -52,10 +52,13 @@ def carry_out(
     options: LoadOptions,
     *,
     gathered: Stored | None = None,
+    beside: Sequence[int] | None = None,
 ) -> list[Any]:
     """The values for `orders`, in order; no more than the budget is in flight at a time.
 
     `gathered` has the bytes of all rows of the chunk table, where they are in memory already.
+    `beside`: the data files are checked to their last byte as far as these orders go, with the
+    padding between chunks; and so are these rows of the chunk table.
     Orders are carried out as they are: whoever gives them has matched them against the manifest.
     """
     manifest = opened.manifest
@@ -81,11 +84,17 @@ def carry_out(
         use_map=options.mmap,
         threads=options.threads,
         gathered=gathered,
+        padding=beside is not None,
     ) as fetcher:
+        left = beside or ()
         for group in _groups(stored, orders, manifest.leaves, options.budget_bytes):
-            values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher)
+            values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher, left)
+            left = ()
             for i, value in zip(group, values, strict=True):
                 out[i] = value
+        fetcher.fetch((), beside=left)
+        for error in fetcher.check_edges():
+            raise error
     return out
 
 
@@ -122,7 +131,10 @@ def _groups(
 
 
 def _fetch_group(
-    orders: Sequence[Order], leaves: Sequence[StoredLeaf], fetcher: Fetcher
+    orders: Sequence[Order],
+    leaves: Sequence[StoredLeaf],
+    fetcher: Fetcher,
+    beside: Sequence[int],
 ) -> list[Any]:
     wanted = BoxesWanted()
     requests: list[Request] = []
@@ -136,7 +148,7 @@ def _fetch_group(
             Request(order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape))
             for box in boxes
         ]
-    fetched = iter(fetcher.fetch(requests))
+    fetched = iter(fetcher.fetch(requests, beside=beside))
     return place(
         [
             Parts(

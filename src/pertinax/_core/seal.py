@@ -52,7 +52,7 @@ def seal(
     """
     store, path = draft.store, draft.path
     own_item = store.stat(f"{path}/{LEDGER_FILE}") is not None
-    notes = {COMMIT_FILE: encode_commit(draft.final, draft.write_id)}
+    notes = {COMMIT_FILE: encode_commit(draft.final, draft.write_id, vouched=not own_item)}
     notes[STEP_FILE] = encode_step(_final_note(store, path, item_handlers, begun_ns, custom or {}))
     records = list(vouch(store, path))
     if own_item:

@@ -5,11 +5,9 @@ Knows what the ledgers vouch for: chunks, files, and that nothing but zeros lies
 Knows nothing of values: nothing is placed, and only what no ledger vouches for is decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
-
-import numpy as np
+from typing import Literal
 
 from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.open import (
@@ -20,29 +18,18 @@ from pertinax._core.open import (
     read_file,
     read_foreign,
     read_settled,
+    read_step_ledger,
 )
+from pertinax._core.rest import Share
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.manifest import FileRecord, Manifest
 from pertinax._plan.boxes import Box
-from pertinax._store.contract import Store, traits_of
+from pertinax._store.contract import Store
 from pertinax._store.local import forget_cached
-from pertinax._store.workers import Workers
 from pertinax.errors import CorruptCheckpoint, InvalidOption
 from pertinax.typing import PathLike
 
-T = TypeVar("T")
 _STEP_BYTES = 1 << 24
-
-
-class Share(NamedTuple):
-    """Of `parts` equal shares of the files and chunks, the one with this number."""
-
-    number: int = 0
-    parts: int = 1
-
-    def of(self, things: Sequence[T]) -> Sequence[T]:
-        """Ours of `things`."""
-        return things[self.number :: self.parts]
 
 
 _WHOLE = Share()
@@ -151,13 +138,13 @@ class _Report:
 
 def _check_step_files(found: Found, report: _Report) -> set[str]:
     """Check what the step's own ledger vouches for; returns the items that have ledgers too."""
-    if found.store.stat(f"{found.directory}/{LEDGER_FILE}") is None:
-        report.verified = False
-        return set()
     try:
-        step = decode_ledger(read_file(found.store, found.directory, LEDGER_FILE))
+        step = read_step_ledger(found)
     except CorruptCheckpoint as problem:
         report.add(problem)
+        return set()
+    if step is None:
+        report.verified = False
         return set()
     _check_files(found.store, found.directory, step.files, report)
     places = (record.name.rpartition("/") for record in step.files)
@@ -202,20 +189,15 @@ def _check_data(
 ) -> None:
     chunks = manifest.chunks
     rows = list(range(len(chunks)))
-    with Fetcher(store, directory, manifest, use_map=True, threads=threads) as fetcher:
+    with Fetcher(
+        store, directory, manifest, use_map=True, threads=threads, padding=True
+    ) as fetcher:
         for group in report.share.of(list(_groups(rows, chunks.length.tolist()))):
             for problem in fetcher.check_rows(group):
                 report.add(problem)
-    report.checked_bytes += int(chunks.length.sum())
-    for file, name in report.share.of(list(enumerate(chunks.files))):
-        picked = np.flatnonzero(chunks.file == file)
-        spans = sorted(
-            zip(chunks.offset[picked].tolist(), chunks.length[picked].tolist(), strict=True)
-        )
-        try:
-            _check_gaps(store, directory, name, spans)
-        except CorruptCheckpoint as problem:
+        for problem in fetcher.check_edges():
             report.add(problem)
+    report.checked_bytes += int(chunks.length.sum())
 
 
 def _groups(rows: list[int], lengths: list[int]) -> Iterator[list[int]]:
@@ -229,50 +211,3 @@ def _groups(rows: list[int], lengths: list[int]) -> Iterator[list[int]]:
             group, weight = [], 0
     if group:
         yield group
-
-
-def _check_gaps(store: Store, directory: str, name: str, spans: list[tuple[int, int]]) -> None:
-    """Between chunks there is only padding, and behind the last one nothing."""
-    try:
-        reader = store.open(f"{directory}/{name}")
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise CorruptCheckpoint("the file is missing", file=name) from error
-    traits = traits_of(store)
-    gaps: list[tuple[int, int]] = []
-    end = 0
-    for offset, length in spans:
-        last = min(offset, reader.length)
-        gaps += [(start, min(start + _STEP_BYTES, last)) for start in range(end, last, _STEP_BYTES)]
-        end = max(end, offset + length)
-
-    def check(group: list[tuple[int, int]]) -> None:
-        first = group[0][0]
-        data = reader.read(first, group[-1][1] - first)
-        for start, stop in group:
-            if any(data[start - first : stop - first]):
-                raise CorruptCheckpoint("padding is not zero", file=name, start=start, stop=stop)
-
-    groups = _near(gaps, traits.read_gap_bytes)
-    with reader:
-        if traits.read_threads > 1 and len(groups) > 1:
-            with Workers(traits.read_threads, "pertinax-verify") as workers:
-                workers.run_all([lambda group=group: check(group) for group in groups])
-        else:
-            for group in groups:
-                check(group)
-        if end < reader.length:
-            raise CorruptCheckpoint(
-                "bytes behind the last chunk", file=name, start=end, stop=reader.length
-            )
-
-
-def _near(gaps: list[tuple[int, int]], apart: int) -> list[list[tuple[int, int]]]:
-    """Gaps that are read together: what lies between them is no more than `apart` each time."""
-    groups: list[list[tuple[int, int]]] = []
-    for gap in gaps:
-        near = groups and gap[0] - groups[-1][-1][1] <= apart
-        if near and gap[1] - groups[-1][0][0] <= _STEP_BYTES:
-            groups[-1].append(gap)
-        else:
-            groups.append([gap])
-    return groups

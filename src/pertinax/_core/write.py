@@ -146,16 +146,17 @@ def write_contents(
     now_ns: Callable[[], int] = time.time_ns,
 ) -> None:
     """All files of the checkpoint, in the draft."""
+    is_step = "" not in contents.items
 
     def written_notes() -> dict[str, bytes]:
         made = StepMetadata(_handlers(contents), {}, begun_ns, now_ns())
         return {
             STEP_FILE: encode_step(made),
-            COMMIT_FILE: encode_commit(draft.final, draft.write_id),
+            COMMIT_FILE: encode_commit(draft.final, draft.write_id, vouched=is_step),
         }
 
     facts = {"writer": f"pertinax {VERSION}", "saved_at_ns": begun_ns}
-    if "" in contents.items:
+    if not is_step:
         item = contents.items[""]
         assert isinstance(item, ItemContent)  # noqa: S101 - the verbs build no other
         whole = replace(item, facts=facts, beside={**item.beside, **written_notes()})

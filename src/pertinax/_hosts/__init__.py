@@ -4,7 +4,7 @@
 from pertinax._hosts.alone import Alone, Monologue
 from pertinax._hosts.contract import Hosts, Round
 from pertinax._hosts.handover import handed_over
-from pertinax._hosts.job import this_job
+from pertinax._hosts.job import job_share, this_job
 from pertinax._hosts.preemption import Preemption
 from pertinax._hosts.verdict import decide_for_all
 from pertinax._plan.topology import Topology
@@ -18,5 +18,6 @@ __all__ = [
     "Topology",
     "decide_for_all",
     "handed_over",
+    "job_share",
     "this_job",
 ]

@@ -22,6 +22,11 @@ def service_client() -> Any:
     return distributed.global_state.client
 
 
+def job_share() -> tuple[int, int]:
+    """Number of this process, and how many there are. Wakes no accelerator where it is alone."""
+    return (0, 1) if service_client() is None else (jax.process_index(), jax.process_count())
+
+
 def this_job(*, members: Collection[int] | None = None, primary: int | None = None) -> Hosts:
     """The processes of this job, or those `members` of it that take part.
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from jax.sharding import Sharding
 
 from pertinax._core.load import load
-from pertinax._core.options import Arrays, Cast, Extra, Missing, Shapes
+from pertinax._core.options import Arrays, Cast, Check, Extra, Missing, Shapes
 from pertinax._hosts import Hosts, Preemption
 from pertinax._steps.fallback import Restored, restore_newest
 from pertinax._steps.history import StepRecord, read_metrics, read_record
@@ -37,6 +37,7 @@ class LoadChoices(TypedDict, total=False):
     shapes: Shapes
     sharding: Sharding | Literal["stored"] | None
     arrays: Arrays
+    check: Check
     mmap: bool
     item: str | None
 

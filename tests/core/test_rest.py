@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A load of everything checks everything, and a load of a part its part."""
+
+import os
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pertinax
+from pertinax._core.open import find, open_found
+from pertinax._core.rest import Share, rest_of
+from pertinax._formats.ledger import decode_ledger, encode_ledger
+from pertinax.errors import CorruptCheckpoint, InvalidOption
+from pertinax.testing.trees import differences
+
+TREE = {"a": np.arange(3, dtype=np.int8), "b": jnp.arange(100_000.0), "n": 3}
+
+
+def flip(file, at=-1):
+    """One bit of the byte at `at`."""
+    content = bytearray(file.read_bytes())
+    content[at] ^= 4
+    file.write_bytes(content)
+
+
+def data_file(path):
+    (file,) = (path / "d").iterdir()
+    return file
+
+
+@pytest.fixture
+def saved(tmp_path):
+    pertinax.save(tmp_path / "c", TREE)
+    return tmp_path / "c"
+
+
+@pytest.fixture
+def step(tmp_path):
+    with pertinax.Manager(tmp_path / "run") as manager:
+        manager.save(1, TREE, metrics={"loss": 1.5})
+    return tmp_path / "run" / "1"
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "_sharding", "manifest.ocdbt", "commit_success.txt"])
+def test_a_damaged_note_is_refused_unless_only_the_values_matter(saved, name):
+    flip(saved / name)
+    with pytest.raises(CorruptCheckpoint, match=name) as caught:
+        pertinax.load(saved)
+    assert 'check="read"' in caught.value.__notes__[0]
+    with pytest.raises(CorruptCheckpoint, match=name):
+        pertinax.load(saved, dict.fromkeys(TREE, ...))
+    assert differences(TREE, pertinax.load(saved, check="read")) == []
+    assert differences({"a": TREE["a"]}, pertinax.load(saved, select="a")) == []
+    assert differences({"n": 3}, pertinax.load(saved, {"n": ...}, extra="ignore")) == []
+
+
+def test_a_note_that_is_gone_is_refused(saved):
+    os.remove(saved / "_sharding")
+    with pytest.raises(CorruptCheckpoint, match="file is missing"):
+        pertinax.load(saved)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("at", [3, 63, 100, 4095])
+def test_a_bit_in_the_padding_is_refused_and_its_byte_named(saved, at, mmap):
+    assert data_file(saved).read_bytes()[at] == 0
+    flip(data_file(saved), at)
+    with pytest.raises(CorruptCheckpoint, match="padding is not zero") as caught:
+        pertinax.load(saved, mmap=mmap)
+    assert (caught.value.start, caught.value.stop) == (at, at + 1)
+    assert caught.value.file == f"d/{data_file(saved).name}"
+    assert differences(TREE, pertinax.load(saved, mmap=mmap, check="read")) == []
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_the_nodes_for_orbax_and_the_end_of_the_file_are_checked(saved, mmap):
+    file = data_file(saved)
+    size = file.stat().st_size
+    flip(file, size - 40)
+    with pytest.raises(CorruptCheckpoint, match="checksum") as caught:
+        pertinax.load(saved, mmap=mmap)
+    assert caught.value.start <= size - 40 < caught.value.stop
+    flip(file, size - 40)
+    with file.open("ab") as longer:
+        longer.write(b"x")
+    with pytest.raises(CorruptCheckpoint, match="bytes behind the last chunk") as caught:
+        pertinax.load(saved, mmap=mmap)
+    assert (caught.value.start, caught.value.stop) == (size, size + 1)
+
+
+@pytest.mark.parametrize("head", [b"\0" * 4096, b"\0" * 4000 + b"\1" + b"\0" * 95])
+def test_a_stranger_may_begin_a_file_with_zeros_and_with_nothing_else(saved, head):
+    file = data_file(saved)
+    file.write_bytes(head + file.read_bytes())
+    ledger = saved / "pertinax.json"
+    manifest = decode_ledger(ledger.read_bytes())
+    chunks = replace(manifest.chunks, offset=manifest.chunks.offset + len(head))
+    ledger.write_bytes(encode_ledger(replace(manifest, chunks=chunks)))
+    if not any(head):
+        assert differences(TREE, pertinax.load(saved)) == []
+        assert pertinax.verify(saved).ok
+        return
+    for check in (pertinax.load, pertinax.verify):
+        with pytest.raises(CorruptCheckpoint, match="padding is not zero") as caught:
+            check(saved)
+        assert caught.value.start == 4000
+
+
+def test_of_a_step_its_own_files_and_small_ones_of_other_items_count(step):
+    assert differences(TREE, pertinax.load(step)) == []
+    flip(step / "metrics" / "metrics")
+    with pytest.raises(CorruptCheckpoint, match="metrics/metrics"):
+        pertinax.load(step)
+    assert differences(TREE, pertinax.load(step, item="default")) == []
+    flip(step / "_CHECKPOINT_METADATA")
+    with pytest.raises(CorruptCheckpoint, match="_CHECKPOINT_METADATA"):
+        pertinax.load(step, item="default")
+    assert differences(TREE, pertinax.load(step, check="read")) == []
+
+
+def test_a_manager_passes_a_step_over_whose_notes_are_damaged_unless_it_is_told_not_to(tmp_path):
+    with pertinax.Manager(tmp_path / "run") as manager:
+        manager.save(1, TREE)
+        manager.save(2, TREE)
+    flip(tmp_path / "run" / "2" / "default" / "_sharding")
+    with pertinax.Manager(tmp_path / "run") as manager:
+        assert manager.restore(check="read").step == 2
+        with pytest.raises(CorruptCheckpoint, match="_sharding"):
+            manager.restore()
+        assert manager.restore(fallback=True).step == 1
+
+
+def test_a_step_that_lost_its_ledger_is_refused(step):
+    os.remove(step / "pertinax.json")
+    for check in (pertinax.load, pertinax.verify):
+        with pytest.raises(CorruptCheckpoint, match=r"pertinax\.json.*missing"):
+            check(step)
+
+
+def test_the_processes_of_a_job_share_the_rest(step, monkeypatch):
+    found = find(step)
+    opened = open_found(found)
+    whole = rest_of(found, opened, alone=False)
+    assert {record.name for _, record in whole.files} > {"_sharding", "metrics/metrics"}
+    assert whole.rows
+    files, rows = [], []
+    for number in range(3):
+        monkeypatch.setattr("pertinax._core.rest.job_share", lambda n=number: (n, 3))
+        share = rest_of(found, opened, alone=False)
+        files += share.files
+        rows += share.rows
+    assert sorted(files, key=repr) == sorted(whole.files, key=repr)
+    assert rows == whole.rows
+    assert Share(1, 2).of([1, 2, 3]) == [2]
+
+
+def test_check_means_one_of_two_things(saved):
+    with pytest.raises(InvalidOption, match="check='none'"):
+        pertinax.load(saved, check="none")
