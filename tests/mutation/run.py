@@ -17,6 +17,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -272,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and so are our children
     running.unhurried()
     for slow in ("jax.numpy", "numpy", "pytest", "coverage", "zstandard", "crc32c"):
         importlib.import_module(slow)  # none of it starts a thread, so that we may fork

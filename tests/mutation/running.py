@@ -112,7 +112,8 @@ def in_child(work: Callable[[Callable[[str], None]], None], *, quiet: bool = Tru
     try:
         os.close(ours)
         os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it would be ignored
+        for number in (signal.SIGHUP, signal.SIGTERM):  # under `nohup` one would be ignored
+            signal.signal(number, signal.SIG_DFL)
         if quiet:
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):

@@ -133,6 +133,31 @@ def test_hiding_several_costs_one_sync_and_hiding_none_costs_nothing() -> None:
     assert disk.operations == operations
 
 
+def test_hiding_several_takes_what_is_set_aside_for_them() -> None:
+    for final in (True, False):
+        disk = with_aside(final=final)
+        hidden, failures = hide_all(disk, [FINAL])
+        assert failures == {}
+        assert len(hidden[FINAL]) == 1 + final
+        assert all(find_visible(after, FINAL) is None for after in disk.crash_states())
+
+
+def test_drafts_beside_them_do_not_make_hiding_slower() -> None:
+    disk = CrashingStore(disk_with(OLD))
+    disk.make_dir(hidden_name(FINAL))
+    hide_all(disk, [FINAL])
+    assert sum(words.startswith("sync_dir") for words in disk.log) == 1
+
+
+def test_why_one_of_several_stays_is_told_and_the_others_go() -> None:
+    disk = disk_with(OLD)
+    disk.make_dir("/runs/other")
+    store: Any = Failing(disk, "rename", errno.EACCES)
+    hidden, failures = hide_all(store, [FINAL, "/runs/other"])
+    assert list(hidden) == ["/runs/other"]
+    assert [(path, error.errno) for path, error in failures.items()] == [(FINAL, errno.EACCES)]
+
+
 def test_a_dead_draft_is_removed_without_another_name_first() -> None:
     disk = CrashingStore(disk_with(OLD))
     disk.make_dir(f"{FINAL}{TMP_MARK}dead")

@@ -138,6 +138,13 @@ def test_what_was_hidden_can_be_shown_again_and_its_remains_go() -> None:
     assert seen(disk) == OLD
 
 
+def test_what_is_shown_again_is_so_after_a_power_cut() -> None:
+    store = CrashingStore(disk_with(OLD))
+    how = publishing(store)
+    how.restore(how.hide(FINAL))
+    assert all(seen(after) == OLD and after.stat(FINAL) for after in store.crash_states())
+
+
 def test_a_draft_of_another_process_is_joined_and_committed() -> None:
     disk = disk_with(None)
     how = publishing(disk)

@@ -76,6 +76,25 @@ def test_the_turn_of_the_dead_is_over(
     assert clock.slept_s == 0
 
 
+@pytest.mark.parametrize("look", ["list_dir", "stat"])
+def test_a_turn_that_ends_while_we_look_is_taken_at_once(look: str, clock: Clock) -> None:
+    disk, token = MemoryStore(), new_token()
+    left_by(token, disk)
+
+    class Ending:
+        def __getattr__(self, name: str) -> Any:
+            if name == look and disk.stat(f"{PLACE}/{token}") is not None:
+                disk.remove_dir(f"{PLACE}/{token}")
+                disk.remove_dir(PLACE)
+                if look == "stat":  # its list was still seen
+                    return lambda path: None
+            return getattr(disk, name)
+
+    store: Any = Ending()
+    with turns.turn(store, PLACE):
+        assert clock.slept_s == 0
+
+
 def test_who_lives_is_waited_for_a_minute_and_not_longer(clock: Clock) -> None:
     disk = MemoryStore()
     left_by(new_token(), disk)  # of this process
