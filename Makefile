@@ -42,13 +42,13 @@ crash: $(DEV) ## the long campaigns: power cuts, damage, faults (PERTINAX_SEED; 
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal -m campaign --timeout 0 $(TEST_ARGS)
 
 # What decides whether a checkpoint is there and whole: every branch is taken by a fast test.
-DECIDES := */_store/draft.py,*/_store/leftovers.py,*/_store/failures.py,*/_store/replacing.py,*/_formats/ledger.py,*/_formats/vouching.py,*/_formats/ocdbt/*,*/_steps/retention.py,*/_steps/policies.py,*/_steps/deletion.py,*/_steps/plan.py,*/_store/objects/*
+DECIDES := */_store/draft.py,*/_store/leftovers.py,*/_store/failures.py,*/_store/replacing.py,*/_formats/ledger.py,*/_formats/vouching.py,*/_formats/ocdbt/*,*/_steps/retention.py,*/_steps/policies.py,*/_steps/deletion.py,*/_steps/plan.py,*/_store/objects/*,*/_tiers/*
 # Those of buckets need no server.
 BUCKETS := $(addprefix tests/objects/test_,contract.py publishing.py verbs.py attempts.py drafts.py requests.py views.py writer.py)
 
-coverage: $(DEV) ## branch coverage of commit (also in buckets), ledger, OCDBT and retention; less than 100 % is a failure
+coverage: $(DEV) ## branch coverage of commit (also in buckets), ledger, OCDBT, retention and tiers; less than 100 % is a failure
 	$(PY) -m coverage run --rcfile=/dev/null --branch --include='$(DECIDES)' -m pytest -q -n0 -m "not interop and not campaign" \
-		tests/store tests/formats/test_ledger.py tests/formats/ocdbt tests/steps tests/corruption/test_hostile_ledger.py tests/checkpoint/type_handlers $(BUCKETS)
+		tests/store tests/formats/test_ledger.py tests/formats/ocdbt tests/steps tests/corruption/test_hostile_ledger.py tests/checkpoint/type_handlers tests/tiers $(BUCKETS)
 	$(PY) -m coverage report --rcfile=/dev/null -m --skip-covered --fail-under=100
 
 mutate: $(DEV) ## change one thing at a time in a module; which changes does no test notice? MODULE=... [MUTATE_ARGS=...]

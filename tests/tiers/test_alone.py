@@ -2,6 +2,7 @@
 """Two tiers of a single process: policies, stores, and what a disk may do to them."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_a_local_disk_that_fails_is_told_and_the_older_step_stays(
         assert manager.steps() == [1]
         found = manager.restore(state_at(0))
         assert (found.step, found.tree["w"].tolist()) == (1, state_at(1)["w"].tolist())
+        manager.raise_failure()  # it has been told
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "sync_dir", full)
+            manager.save(2, state_at(2))
+            for thread in [one for one in threading.enumerate() if "pertinax" in one.name]:
+                thread.join(60)
+            with pytest.raises(pertinax.errors.StorageError):
+                manager.raise_failure()
         manager.save(3, state_at(3))
         manager.wait()
         assert manager.failed_steps == (None, None)

@@ -2,6 +2,7 @@
 """Pieces have the same numbers everywhere, and a process says in few letters which it has."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,12 @@ def test_a_table_of_pieces_holds_these():
 def test_bits_are_told_as_text(bits):
     array = np.array(bits, np.bool_)
     assert np.array_equal(decode_bits(encode_bits(array), len(bits)), array)
+
+
+@pytest.mark.parametrize("total", [-1, 1 << 31])
+def test_more_bits_than_there_can_be_are_refused(total):
+    with pytest.raises(ValueError, match=f"{total} pieces"):
+        decode_bits(encode_bits(np.zeros(3, np.bool_)), total)
 
 
 def test_regular_holdings_take_little_room():
