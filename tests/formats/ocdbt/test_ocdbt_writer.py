@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,25 +132,25 @@ def test_references_may_point_into_any_file_and_be_empty(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("entries", "options"),
+    ("entries", "options", "why"),
     [
-        ([(b"b", b""), (b"a", b"")], {}),
-        ([(b"a", b""), (b"a", b"")], {}),
-        ([(b"a" * 65_536, b"")], {}),
-        ([(b"a", b"x" * 1_025)], {}),
-        ([(b"a", Reference("../d/x", 0, 1))], {}),
-        ([(b"a", Reference("/d/x", 0, 1))], {}),
-        ([(b"a", Reference("d/x", -1, 1))], {}),
-        ([(b"a", Reference("d/x", 2**63 - 1, 1))], {}),
-        ([], {"data_file": "d/../x"}),
-        ([], {"offset": -1}),
-        ([], {"uuid": b"short"}),
-        ([], {"max_inline_bytes": 2**20 + 1}),
-        ([], {"max_node_bytes": 2**32}),
+        ([(b"b", b""), (b"a", b"")], {}, "rise strictly"),
+        ([(b"a", b""), (b"a", b"")], {}, "rise strictly"),
+        ([(b"a" * 65_536, b"")], {}, "a key has 65536 bytes"),
+        ([(b"a", b"x" * 1_025)], {}, "1025 bytes; write it out of line"),
+        ([(b"a", Reference("../d/x", 0, 1))], {}, "'../d/x' is not a plain"),
+        ([(b"a", Reference("/d/x", 0, 1))], {}, "'/d/x' is not a plain"),
+        ([(b"a", Reference("d/x", -1, 1))], {}, "no place in a file"),
+        ([(b"a", Reference("d/x", 2**63 - 1, 1))], {}, "no place in a file"),
+        ([], {"data_file": "d/../x"}, "'d/../x' is not a plain"),
+        ([], {"offset": -1}, "no place in a file"),
+        ([], {"uuid": b"short"}, "uuid has 5 bytes"),
+        ([], {"max_inline_bytes": 2**20 + 1}, "max_inline_bytes is 1048577"),
+        ([], {"max_node_bytes": 2**32}, "max_node_bytes is 4294967296"),
     ],
 )
 def test_what_ocdbt_cannot_hold_is_refused(
-    entries: list[tuple[bytes, Value]], options: dict[str, Any]
+    entries: list[tuple[bytes, Value]], options: dict[str, Any], why: str
 ) -> None:
     defaults = {
         "data_file": DATA_FILE,
@@ -157,5 +158,5 @@ def test_what_ocdbt_cannot_hold_is_refused(
         "commit_time_ns": COMMIT_TIME_NS,
         "uuid": UUID,
     }
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=re.escape(why)):
         encode_database(entries, **(defaults | options))
