@@ -10,7 +10,7 @@ import pytest
 
 import pertinax
 from pertinax import Manager
-from pertinax._core.verify import Share
+from pertinax._core.rest import Share
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CorruptCheckpoint
 from pertinax.policies import Latest
