@@ -33,6 +33,7 @@ class Fault(Enum):
     TOO_MANY = "429 instead of an answer; the server never heard of it"
     BROKEN = "500 instead of an answer; the server never heard of it"
     BUSY = "503 instead of an answer; the server never heard of it"
+    DENIED = "403 instead of an answer: a credential has run out"
     RESET_BEFORE = "the connection breaks before the server heard of it"
     RESET_MIDDLE = "the connection breaks in the middle of the request's body"
     RESET_AFTER = "the server did it, then the connection breaks: the reply is lost"
@@ -222,7 +223,7 @@ class Stream:
         self.socket.close()
 
 
-STATUS = {Fault.TOO_MANY: 429, Fault.BROKEN: 500, Fault.BUSY: 503}
+STATUS = {Fault.TOO_MANY: 429, Fault.BROKEN: 500, Fault.BUSY: 503, Fault.DENIED: 403}
 UNHEARD = {*STATUS, Fault.RESET_BEFORE, Fault.SILENCE}
 
 

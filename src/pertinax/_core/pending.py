@@ -74,6 +74,11 @@ class Pending:
         """Whether the save has ended and somebody was told how."""
         return self._state.asked
 
+    @property
+    def failed(self) -> bool:
+        """Whether the save has ended in vain and nobody was told so far."""
+        return self.done() and self._state.error is not None and not self.asked
+
     def result(self, timeout_s: float | None = None) -> str:
         """Wait for the end; the path of the checkpoint, or the failure is raised.
 

@@ -92,6 +92,11 @@ class SaveLine:
         return self._flight is not None and not self._flight.done()
 
     @property
+    def failed(self) -> bool:
+        """Whether the save that was begun last has ended in vain and nobody was told so far."""
+        return self._flight is not None and self._flight.failed
+
+    @property
     def failed_step(self) -> int | None:
         """The step that was tried last, if that was in vain and somebody was told."""
         flight = self._flight

@@ -9,7 +9,7 @@ Knows when which tier saves. Knows nothing of what processes have and how it com
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -17,7 +17,7 @@ from pertinax._core.closing import close_after
 from pertinax._core.options import LoadOptions, SaveOptions
 from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
-from pertinax._hosts import Topology, decide_for_all, this_job
+from pertinax._hosts import Hosts, Topology, decide_for_all, this_job
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.line import SaveLine, Writer
 from pertinax._steps.naming import Naming, PlainNaming, step_number
@@ -35,7 +35,7 @@ from pertinax._steps.writing import StepRoot, StepWriter
 from pertinax._store.contract import Store
 from pertinax._tiers.local import LocalTier
 from pertinax._tiers.restoring import Regained, Restorer
-from pertinax.errors import CheckpointNotFound, InvalidOption
+from pertinax.errors import CheckpointNotFound, InvalidOption, PeerFailed
 from pertinax.typing import PathLike, PyTree
 
 
@@ -176,11 +176,12 @@ class TieredManager:
         with self._turn:
             if self._closed:
                 raise RuntimeError("this TieredManager is closed and saves no more")
-            for line in self._lines:
-                line.raise_failure()
+            if self._hosts.topology.alone:
+                self.raise_failure()
             chosen = tiers or ((True, True) if force else self.due(number))
             if not any(chosen):
                 return chosen
+            _raise_together(self._hosts, self._root.path, self._lines)
             self._saves += 1
             facts = {"save_id": f"{self._run}/{number}/{self._saves}"}
             for wanted, line in zip(chosen, self._lines, strict=True):
@@ -274,6 +275,31 @@ class TieredManager:
         trace: TracebackType | None,
     ) -> None:
         close_after(self.close, error)
+
+
+def _raise_together(hosts: Hosts, root: str, lines: Sequence[SaveLine]) -> None:
+    """Raise the failure of an earlier save at the same step on all processes: some know of it
+    before others do, and who skips a step must not do so alone.
+    """
+    if hosts.topology.alone:
+        return
+    with hosts.begin("failures", root) as talk:
+        failed = talk.collect("tell", [line.failed for line in lines], _first_to_know)
+    for line, tier, process in zip(lines, ("near", "durable"), failed, strict=True):
+        if process is not None:
+            line.settle()
+            raise PeerFailed(
+                f"a save to the {tier} tier failed there",
+                process=process,
+                phase="save",
+                operation=root,
+            )
+
+
+def _first_to_know(told: Mapping[int, Sequence[bool]]) -> list[int | None]:
+    """For each tier a process that knows of a failure, or None."""
+    tiers = range(len(next(iter(told.values()))))
+    return [next((p for p in sorted(told) if told[p][tier]), None) for tier in tiers]
 
 
 def _context(writer: Writer, line: SaveLine, now_s: float) -> SaveContext:

@@ -15,10 +15,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
+from pertinax._core.places import locate
+from pertinax._hosts import this_job
 from pertinax._steps.naming import Naming, PlainNaming
+from pertinax._store.leftovers import join_path
+from pertinax._store.publishing import publishing
 from pertinax._tree.flatten import flatten
 from pertinax._tree.rebuild import refill
-from pertinax.checkpoint import multihost
 from pertinax.checkpoint._adapt.trees import align
 from pertinax.checkpoint.experimental.emergency.multihost import runtime_to_distributed_ids
 from pertinax.checkpoint.path import step as step_lib
@@ -63,12 +66,22 @@ def note_mesh(directory: epath.Path, mesh: Mesh) -> None:
 
     Restores do not read it. All processes call it.
     """
-    folder = directory / _FOLDER
-    if multihost.process_index() == 0 and not folder.exists():
-        folder.mkdir()
-        (folder / _PROCESSES).write_text(json.dumps(runtime_to_distributed_ids()))
-        (folder / _MESH).write_text(json.dumps([int(d.id) for d in mesh.devices.flat]))
-    multihost.sync_global_processes("create_process_metadata")
+    store, folder = locate(directory / _FOLDER)
+    notes = {
+        _PROCESSES: runtime_to_distributed_ids(),
+        _MESH: [int(device.id) for device in mesh.devices.flat],
+    }
+
+    def write() -> None:
+        if store.stat(folder) is not None:
+            return
+        publish = publishing(store)
+        publish.make_dirs(folder)
+        for name, numbers in notes.items():
+            publish.replace_file(join_path(folder, name), json.dumps(numbers).encode())
+
+    with this_job().begin("create_process_metadata", str(directory)) as talk:
+        talk.agree("written", write)
 
 
 def with_dtypes(item: Any, save_args: Any) -> Any:

@@ -24,6 +24,7 @@ from pertinax._tiers.manager import TieredManager
 from pertinax._tiers.restoring import Regained, look_into
 from pertinax.checkpoint import multihost
 from pertinax.checkpoint import type_handlers as type_handlers_lib
+from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.emergency import naming_of, note_mesh, target_of, with_dtypes
 from pertinax.checkpoint.abstract_checkpoint_manager import AbstractCheckpointManager
 from pertinax.checkpoint.checkpoint_args import CheckpointArgs
@@ -151,7 +152,7 @@ class CheckpointManager(AbstractCheckpointManager):
 
     Args:
         local_directory: storage of this process alone; it exists.
-        persistent_directory: storage that all processes see; it exists.
+        persistent_directory: storage that all processes see; it exists, or lies in an object store.
         global_mesh: all replicas.
         abstract_state: the tree as it is restored without args: leaves with shape, dtype and
             sharding.
@@ -183,7 +184,8 @@ class CheckpointManager(AbstractCheckpointManager):
         self._persistent_directory = epath.Path(persistent_directory)
         _check_mesh(global_mesh, self._options.replica_axis_index)
         for directory in (self._local_directory, self._persistent_directory):
-            if not directory.exists():
+            # In an object store, a directory with nothing in it is none.
+            if not files.is_remote(directory) and not files.exists(directory):
                 raise ValueError(f"Path {directory} does not exist.")
         me = multihost.process_index()
         self.in_primary_slice = multislice.in_slice(
@@ -286,7 +288,8 @@ class CheckpointManager(AbstractCheckpointManager):
         item = getattr(args, "item", None)
         if item is None:
             raise ValueError("Must provide `args` for `save`: those of one tree, as PyTreeSave")
-        self._hearing(self._tiers.raise_failure)
+        if this_job().topology.alone:  # else all must hear of it at the same step
+            self._hearing(self._tiers.raise_failure)
         near, durable = self._wanting(step)
         if force:
             near, durable = not self._options.local.read_only, True
