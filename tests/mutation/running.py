@@ -52,6 +52,13 @@ class Known:
         return self.reaching(file, 0, max(self.reached.get(file, {}), default=0))
 
 
+def _has_threads() -> bool:
+    """Whether JAX has begun to compute: its threads would be missing in a forked process."""
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
 def name_of(item: pytest.Item) -> str:
     """The path of a test's file, and what pytest calls it there."""
     return f"{item.path}::{item.nodeid.partition('::')[2]}"
@@ -64,6 +71,11 @@ class Session:
         self._work = work
         self._failed = ""
         self.items: dict[str, pytest.Item] = {}
+        self.spoiled_by = ""
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        if not self.spoiled_by and _has_threads():
+            self.spoiled_by = str(item.path)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pertinax._store import local, system
@@ -34,14 +35,14 @@ def test_a_file_system_that_cannot_sync_directories_is_believed(
 
 
 def test_whoever_may_write_a_file_is_for_the_umask_to_say(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    before = os.umask(0o020)
     try:
         STORE.create(str(tmp_path / "f")).close()
         STORE.make_dir(str(tmp_path / "d"))
     finally:
         os.umask(before)
     modes = [os.stat(tmp_path / name).st_mode & 0o7777 for name in "fd"]
-    assert modes == [0o640, 0o750]
+    assert modes == [0o646, 0o757]
 
 
 def test_removing_a_directory_as_a_file_is_told_alike_on_every_system(
@@ -139,6 +140,22 @@ def test_a_block_that_fails_closes_the_file_and_its_error_is_told(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_the_end_of_a_block_closes_the_file_and_tells_of_what_failed_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with STORE.create(str(tmp_path / "f")) as writer:
+        writer.write_at(0, [b"x"])
+    assert len(os.listdir("/proc/self/fd")) == before
+    monkeypatch.setattr(local, "_sync", refusing(errno.EIO))
+    writer = STORE.create(str(tmp_path / "g")).__enter__()
+    with pytest.raises(OSError, match="Input/output"):
+        writer.sync()
+    with pytest.raises(OSError, match="earlier"):
+        writer.__exit__(None, None, None)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     writer = STORE.create(str(tmp_path / "f"))
     writer.close()
@@ -157,6 +174,7 @@ def test_ranges_inside_are_read(tmp_path: Path, offset: int, length: int) -> Non
         into = bytearray(length)
         reader.read_into(offset, memoryview(into))
         assert reader.read(offset, length) == bytes(into) == b"0123456789"[offset:][:length]
+        reader.read_into(offset, memoryview(np.empty((0, 3), np.float32)))  # cannot be cast
         assert reader.length == 10
 
 

@@ -159,7 +159,7 @@ class _LocalWriter:
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if descriptor != -1:
             os.close(descriptor)
         self._refuse_if_failed()
 
@@ -236,7 +236,7 @@ class _LocalReader:
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
+        if descriptor != -1:
             os.close(descriptor)
 
     def __enter__(self) -> Self:
