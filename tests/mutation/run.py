@@ -162,6 +162,11 @@ class Run:
         for short in self.chosen:
             self.chosen[short] = sorted((c for s, c in every if s == short), key=lambda c: c.number)
 
+    def leave_out(self, path: str) -> None:
+        """Collect without a file of tests, also if it was named."""
+        self.left_out.append(f"--ignore={path}")
+        self.tests = [one for one in self.tests if str(Path(one).resolve()) != path]
+
     def left(self) -> Iterator[tuple[Target, Change]]:
         """What has not been tried."""
         for target in self.targets:
@@ -307,7 +312,7 @@ def _try_all(run: Run) -> None:
                 word, rest = line.split(" ", 1)
                 if word == "spoiled":
                     print(f"left out, for it uses JAX while it is imported: {rest}", flush=True)
-                    run.left_out.append(f"--ignore={rest}")
+                    run.leave_out(rest)
                     spoiled = True
                 else:
                     run.known = running.Known(**_known(json.loads(rest)))

@@ -34,6 +34,18 @@ def test_a_file_system_that_cannot_sync_directories_is_believed(
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
+def test_a_sync_is_one_of_the_system_for_this_very_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    with STORE.create(str(tmp_path / "f")) as writer:
+        writer.sync()
+    STORE.sync_dir(str(tmp_path))
+    local.sync_file(STORE, str(tmp_path / "f"))
+    assert synced == [str(tmp_path / "f"), str(tmp_path), str(tmp_path / "f")]
+
+
 def test_whoever_may_write_a_file_is_for_the_umask_to_say(tmp_path: Path) -> None:
     before = os.umask(0o020)
     try:
@@ -240,11 +252,11 @@ def plain_renames(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_flags_a_name_that_is_taken_is_refused_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a", "b"):
+    for name in ("a", "b", "empty"):
         (tmp_path / name).mkdir()
     (tmp_path / "b" / "f").write_bytes(b"")
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
-    for taken in ("b", "dangling"):
+    for taken in ("b", "dangling", "empty"):
         with pytest.raises(FileExistsError):
             STORE.rename(str(tmp_path / "a"), str(tmp_path / taken))
     STORE.rename(str(tmp_path / "a"), str(tmp_path / "c"))
@@ -320,8 +332,9 @@ def test_files_of_this_machine_are_synced_and_forgotten_on_wish(
     local.sync_file(MemoryStore(), "/nowhere")
     assert len(synced) == 1
     monkeypatch.setattr(os, "posix_fadvise", lambda _, *what: forgotten.append(what))
-    local.forget_cached(STORE, str(tmp_path))
     local.forget_cached(MemoryStore(), str(tmp_path))
+    assert forgotten == []
+    local.forget_cached(STORE, str(tmp_path))
     assert forgotten == [(0, 0, os.POSIX_FADV_DONTNEED)] * 2
     monkeypatch.delattr(os, "posix_fadvise")
     local.forget_cached(STORE, str(tmp_path))
