@@ -82,8 +82,17 @@ def changes_of(source: str) -> list[Change]:
 
 def changed(source: str, number: int, filename: str) -> CodeType:
     """The code of a module with one change. Lines keep their numbers."""
+    return compile(_changed_tree(source, number), filename, "exec")
+
+
+def changed_text(source: str, number: int) -> str:
+    """The same as a source, without its comments."""
+    return ast.unparse(_changed_tree(source, number))
+
+
+def _changed_tree(source: str, number: int) -> ast.Module:
     tree = Mutator(number, source.splitlines()).visit(copy.deepcopy(ast.parse(source)))
-    return compile(ast.fix_missing_locations(tree), filename, "exec")
+    return ast.fix_missing_locations(tree)
 
 
 class Mutator(ast.NodeTransformer):

@@ -9,7 +9,9 @@ them sees it. What only runs at import (constants, defaults, classes) needs a ne
 import gc
 import importlib.abc
 import importlib.util
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -47,6 +49,15 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         module.__file__ = self._code.co_filename
         exec(self._code, module.__dict__)
+
+
+def change_elsewhere(name: str, text: str, file: Path) -> None:
+    """Have a changed module imported by the processes that this one starts from now on."""
+    file.write_text(text)
+    os.environ["PERTINAX_CHANGED"] = f"{name}={file}"
+    before = os.environ.get("PYTHONPATH", "")
+    folder = Path(__file__).with_name("elsewhere")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), before]))
 
 
 def _give(function: FunctionType, codes: list[CodeType]) -> bool:

@@ -124,6 +124,7 @@ class Run:
         self.targets = [Target(one.resolve()) for one in options.modules]
         self.tests: list[str] = options.tests or _tests_of(self.targets[0])
         self.marks: str = options.marks
+        self.everywhere: bool = options.everywhere
         self.twice = options.sample is None
         self.basetemp = tempfile.mkdtemp(prefix="mutation-")
         self.results = Results(options.results)
@@ -184,7 +185,7 @@ class Run:
         print(f"{len(session.items)} tests: which lines does each reach?", flush=True)
         files = [one.path for one in self.targets]
         self.known = running.learn(session, files, twice=self.twice)
-        self.known.text = _digest_of_tests(session)
+        self.known.text = _digest_of_tests(session) + " everywhere" * self.everywhere
         alive = living.Living([str(one.path) for one in self.targets])
         tell("known " + json.dumps(dataclasses.asdict(self.known)))
         print(f"{len(self.known.seconds)} in {sum(self.known.seconds.values()):.0f} s", flush=True)
@@ -194,11 +195,21 @@ class Run:
         for target, change in self.left():
             code = changes.changed(target.source, change.number, str(target.path))
             names = self._reaching(target, change)
-            if not names or not alive.would_change(code):
+            if not alive.would_change(code):
+                continue
+            if not names:
+                self._say(target, change, "", names)
                 continue
             names.sort(key=lambda name: self.known.seconds[name] / (1 + kills[name]))
 
-            def work(tell: Callable[[str], None], code: Any = code, names: Any = names) -> None:
+            def work(
+                tell: Callable[[str], None],
+                target: Target = target,
+                change: Change = change,
+                code: Any = code,
+                names: Any = names,
+            ) -> None:
+                self._elsewhere(target, change)
                 alive.change(code)
                 session.run(names, tell)
 
@@ -214,6 +225,7 @@ class Run:
         code = changes.changed(target.source, change.number, str(target.path))
 
         def work(tell: Callable[[str], None]) -> None:
+            self._elsewhere(target, change)
             sys.meta_path.insert(0, living.Loader(target.name, code))
             session = running.Session(lambda one: one.run(names, tell))
             files = sorted({name.partition("::")[0] for name in names})
@@ -223,7 +235,13 @@ class Run:
         by = running.verdict(running.in_child(work), self.known, start_s=10.0) if names else ""
         self._say(target, change, by, names)
 
+    def _elsewhere(self, target: Target, change: Change) -> None:
+        text = changes.changed_text(target.source, change.number)
+        living.change_elsewhere(target.name, text, Path(self.basetemp) / "changed.py")
+
     def _reaching(self, target: Target, change: Change) -> list[str]:
+        if self.everywhere:
+            return list(self.known.seconds)
         return self.known.reaching(str(target.path), *change.reach)
 
     def _say(self, target: Target, change: Change, by: str, names: Sequence[str]) -> None:
@@ -270,6 +288,11 @@ def _options(arguments: Sequence[str] | None) -> Any:
     parser.add_argument("--sample", type=int, help="only so many changes, drawn by chance")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--only", type=int, nargs="+", help="only changes in these lines")
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="all tests for each change: also those that come there in processes of their own",
+    )
     parser.add_argument("--recheck", action="store_true", help="only changes listed as equivalent")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--equivalent", type=Path, default=EQUIVALENT)

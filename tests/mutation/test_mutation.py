@@ -23,6 +23,10 @@ def is_light(weight):
 
 def allowed(weight):
     return weight < LIMIT
+
+def said():
+    print("heavy")
+    return 3
 '''
 TESTED = """
 from weighed import allowed, is_heavy, is_light
@@ -35,6 +39,10 @@ def test_light_is_something():
 
 def test_allowed():
     assert not allowed(20)
+
+def test_said():
+    code = "import sys, weighed; sys.exit(weighed.said() != 3)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=sys.path[0]).returncode == 0
 """
 
 
@@ -48,7 +56,7 @@ def try_changes(*arguments: object) -> tuple[int, str]:
 def test_a_test_that_checks_nothing_lets_changes_survive_and_one_that_checks_does_not(tmp_path):
     module, tests = tmp_path / "weighed.py", tmp_path / "test_weighed.py"
     module.write_text(WEIGHED)
-    tests.write_text(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{TESTED}")
+    tests.write_text(f"import subprocess, sys\nsys.path.insert(0, {str(tmp_path)!r})\n{TESTED}")
     listed, results = tmp_path / "listed.txt", tmp_path / "results"
     listed.write_text("")
     arguments = (module, "--tests", tests, "--results", results, "--equivalent", listed)
@@ -61,14 +69,15 @@ def test_a_test_that_checks_nothing_lets_changes_survive_and_one_that_checks_doe
         "is_light :: return weight < 5 :: Lt -> LtE",
         "is_light :: return weight < 5 :: return None",
         "allowed :: return weight < LIMIT :: return None",
+        "said :: return 3 :: 3 + 1  (no test comes here)",
     ], said
     assert status == 1
-    assert "9 changes, 5 noticed, 0 equivalent, 4 survive" in said  # `LIMIT` and `limit=10`, too
+    assert "10 changes, 5 noticed, 0 equivalent, 5 survive" in said  # `LIMIT` and `limit=10`, too
 
-    listed.write_text(f"[{module.name}]\n" + "".join(f"{one}\n  so\n" for one in survivors))
-    status, said = try_changes(*arguments)
+    listed.write_text(f"[{module.name}]\n" + "".join(f"{one}\n  so\n" for one in survivors[:4]))
+    status, said = try_changes(*arguments, "--everywhere")  # also in processes that tests start
     assert status == 0, said
-    assert "5 noticed, 4 equivalent, 0 survive" in said
+    assert "6 noticed, 4 equivalent, 0 survive" in said
 
 
 def test_what_can_be_changed_is_changed_once():

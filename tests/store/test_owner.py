@@ -24,6 +24,14 @@ def test_tokens_are_unique_and_fit_for_names() -> None:
     assert all(len(token) < 80 and set(token) <= set("0123456789abcdef-") for token in tokens)
 
 
+def test_a_token_is_ours_or_that_of_another() -> None:
+    token = new_token()
+    assert owner.is_ours(token)
+    for part in ("host", "boot", "space", "pid", "start"):
+        assert not owner.is_ours(changed(token, **{part: "12345678"}))
+    assert not owner.is_ours("1700000000")
+
+
 def test_i_am_alive() -> None:
     assert owner_alive(new_token()) is True
 
