@@ -9,6 +9,7 @@ import collections
 import json
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,7 @@ import numpy as np
 import zstandard
 from crc32c import crc32c
 
-CONTAINERS = {"list": list, "tuple": tuple}
-SCALARS = {"bool": bool, "int": int, "float": float, "complex": complex}
+TYPES = {one.__name__: one for one in (list, tuple, bool, int, float, complex)}
 
 
 def check(condition: bool, problem: str) -> None:
@@ -26,17 +26,18 @@ def check(condition: bool, problem: str) -> None:
         raise ValueError(problem)
 
 
-def read(directory: Path) -> Any:
-    """The tree in an item directory, or a dict of the trees in a step directory."""
-    ledger = read_ledger(directory / "pertinax.json")
-    for name, length, crc in ledger["files"]:
-        content = (directory / name).read_bytes()
-        check(len(content) == length and zlib.crc32(content) == int(crc, 16), f"{name} is damaged")
-    if "items" in ledger:
-        items = [name for name in ledger["items"] if (directory / name / "pertinax.json").exists()]
-        return {name: read(directory / name) for name in items}
-    leaves = iter(read_leaves(directory, ledger))
-    return build(ledger["tree"], leaves)
+def read(*directories: Path) -> Any:
+    """A tree, or those of a step; of an array that is not whole the boxes, by where they start."""
+    ledgers = [read_ledger(directory / "pertinax.json") for directory in directories]
+    for directory, ledger in zip(directories, ledgers, strict=True):
+        for name, length, crc in ledger["files"]:
+            content = (directory / name).read_bytes()
+            whole = len(content) == length and zlib.crc32(content) == int(crc, 16)
+            check(whole, f"{name} is damaged")
+    if "items" in ledgers[0]:
+        names = [n for n in ledgers[0]["items"] if (directories[0] / n / "pertinax.json").exists()]
+        return {name: read(*(directory / name for directory in directories)) for name in names}
+    return build(ledgers[0]["tree"], iter(read_leaves(directories, ledgers)))
 
 
 def read_ledger(file: Path) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def read_ledger(file: Path) -> dict[str, Any]:
     body, tail = data[:-21], data[-21:]
     check(tail == b',"crc32c":"%08x"}' % crc32c(body), "the ledger is damaged")
     ledger = json.loads(data)
-    check(ledger["pertinax"] == 1, "another version")
+    check(ledger["pertinax"] == (2 if ledger.get("partial") else 1), "another version")
     return ledger
 
 
@@ -52,12 +53,30 @@ def column(text: str, dtype: str) -> list[int]:
     return np.frombuffer(base64.b64decode(text), dtype).tolist()
 
 
-def read_leaves(directory: Path, ledger: dict[str, Any]) -> list[Any]:
+def read_leaves(directories: Any, ledgers: list[dict[str, Any]]) -> list[Any]:
+    first = ledgers[0]
+    pieces: dict[int, dict[int, bytes]] = collections.defaultdict(dict)
+    for directory, ledger in zip(directories, ledgers, strict=True):
+        same = all(ledger[name] == first[name] for name in ("tree", "specs", "leaves", "values"))
+        check(same, "parts of different saves")
+        for leaf, ordinal, data in read_chunks(directory, ledger):
+            same = leaf < 0 or pieces[leaf].setdefault(ordinal, data) == data
+            check(same, "parts that contradict each other")
+    values, found = dict(first["values"]), []
+    for i, row in enumerate(column(first["leaves"]["spec"], "<i4")):
+        spec = first["specs"][row]
+        if i in values or spec["kind"] == "foreign":
+            found.append(plain(values.get(i, spec.get("typestr"))))
+        else:
+            found.append(value_of(spec, pieces[i], partial=first["pertinax"] == 2))
+    return found
+
+
+def read_chunks(directory: Path, ledger: dict[str, Any]) -> Iterator[tuple[int, int, bytes]]:
     chunks = ledger["chunks"]
     widths = {"leaf": "<i4", "ordinal": "<i8", "file": "<i4", "offset": "<i8", "length": "<i8"}
     rows = zip(*(column(chunks[name], width) for name, width in widths.items()), strict=True)
     crcs = iter(column(chunks["crc32c"], "<u4"))
-    pieces: dict[int, dict[int, bytes]] = collections.defaultdict(dict)
     for leaf, ordinal, file, offset, length in rows:
         with (directory / chunks["files"][file]).open("rb") as data_file:
             data_file.seek(offset)
@@ -66,45 +85,38 @@ def read_leaves(directory: Path, ledger: dict[str, Any]) -> list[Any]:
         for start in range(0, length, ledger["block_bytes"]):
             block = data[start : start + ledger["block_bytes"]]
             check(crc32c(block) == next(crcs), f"block at {offset + start} is damaged")
-        pieces[leaf][ordinal] = data  # leaf -1: the container's own bytes, which we do not need
-    specs = [ledger["specs"][row] for row in column(ledger["leaves"]["spec"], "<i4")]
-    values = dict(ledger["values"])
-    return [
-        plain(values[i])
-        if i in values
-        else spec["typestr"]
-        if spec["kind"] == "foreign"
-        else value_of(spec, array_of(spec, pieces[i]))
-        for i, spec in enumerate(specs)
-    ]
+        yield leaf, ordinal, data  # leaf -1: the container's own bytes, which we do not need
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def array_of(spec: dict[str, Any], pieces: dict[int, bytes]) -> np.ndarray:
-    shape, chunk_shape = spec["shape"], spec["chunk_shape"]
+def array_of(spec: dict[str, Any], stored: np.ndarray) -> np.ndarray:
+    dtype = dtype_of(spec["dtype"])
+    stored = np.ascontiguousarray(stored).reshape(stored.shape)
+    return stored.astype(dtype) if dtype.str[0] == ">" else stored.view(dtype)
+
+
+def value_of(spec: dict[str, Any], pieces: dict[int, bytes], *, partial: bool) -> Any:
+    shape, chunk_shape, kind = spec["shape"], spec["chunk_shape"], spec["kind"]
     grid = [-(-n // c) for n, c in zip(shape, chunk_shape, strict=True)]
-    check(sorted(pieces) == list(range(math.prod(grid))), "chunks are missing")
-    out = np.zeros(
-        [n * c for n, c in zip(grid, chunk_shape, strict=True)], dtype_of(spec["storage_dtype"])
-    )
+    out = np.zeros(shape, dtype_of(spec["storage_dtype"]))
+    boxes: dict[tuple[int, ...], np.ndarray] = {}
     for ordinal, data in pieces.items():
         zipped = spec["codec"] == "zstd"
         raw = zstandard.ZstdDecompressor().decompressobj().decompress(data) if zipped else data
-        index = np.unravel_index(ordinal, grid) if grid else ()
-        where = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunk_shape, strict=True))
-        out[where] = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(chunk_shape)
-    out = np.ascontiguousarray(out[tuple(slice(n) for n in shape)]).reshape(shape)
-    dtype = dtype_of(spec["dtype"])
-    return out.astype(dtype) if dtype.str[0] == ">" else out.view(dtype)
-
-
-def value_of(spec: dict[str, Any], array: np.ndarray) -> Any:
-    kind = spec["kind"]
-    if kind in SCALARS:
-        return SCALARS[kind](array[()])
+        chunk = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(chunk_shape)
+        start = np.array(np.unravel_index(ordinal, grid) if grid else (), int) * chunk_shape
+        inside = chunk[tuple(map(slice, np.subtract(shape, start).astype(int)))]
+        out[tuple(map(slice, start.astype(int), np.add(start, inside.shape).astype(int)))] = inside
+        boxes[tuple(map(int, start))] = array_of(spec, inside.astype(out.dtype))
+    if sorted(pieces) != list(range(math.prod(grid))):
+        check(partial, "chunks are missing")
+        return boxes
+    array = array_of(spec, out)
+    if kind in TYPES:
+        return TYPES[kind](array[()])
     if kind == "bytes":
         return array.tobytes()
     return array[()] if kind == "generic" else (spec["impl"], array) if kind == "key" else array
@@ -131,7 +143,7 @@ def build(node: Any, leaves: Any) -> Any:
     if node == 0:
         return next(leaves)
     children = [build(child, leaves) for child in node["c"]]
-    if node["t"] in CONTAINERS:
-        return CONTAINERS[node["t"]](children)
+    if node["t"] in TYPES:
+        return TYPES[node["t"]](children)
     keys = [plain(key[1] if isinstance(key, list) else key) for key in node["k"]]
     return dict(zip(keys, children, strict=True))

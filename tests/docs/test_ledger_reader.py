@@ -4,6 +4,7 @@
 Knows `ledger_reader` and trees. Knows nothing of how pertinax reads.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import pertinax
 from tests.docs import ledger_reader
-from tests.golden.make_pertinax import golden_tree
+from tests.golden.make_pertinax import HERE, golden_tree
 from tests.golden.test_pertinax import CHECKPOINTS, MANAGED
 
 
@@ -133,6 +134,45 @@ def test_the_reader_of_the_page_reads_every_golden_checkpoint(path: Path) -> Non
     for name, value in wanted.items():
         found, expected = list(leaves(read[name])), list(leaves(value))
         same(found, expected)
+
+
+PARTS = [HERE / "pertinax-2" / str(process) / "part" for process in (0, 1)]
+ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_a_part_the_reader_gives_the_boxes_that_it_holds(process: int) -> None:
+    read = ledger_reader.read(PARTS[process])
+    start = 2 * process
+    ((where, box),) = read["rows"].items()
+    assert where == (start, 0)
+    same(box, ROWS[start : start + 2])
+    same({name: read[name] for name in ("host", "name")}, {"host": np.arange(3), "name": "part"})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_all_parts_together_are_the_whole(order: int) -> None:
+    read = ledger_reader.read(*PARTS[::order])
+    same(read, {"rows": ROWS, "host": np.arange(3), "name": "part"})
+
+
+def test_parts_of_different_saves_are_not_mixed(tmp_path: Path) -> None:
+    other = Path(pertinax.save(tmp_path / "other", {"rows": ROWS, "host": np.arange(3)}))
+    with pytest.raises(ValueError, match="different saves"):
+        ledger_reader.read(PARTS[0], other)
+
+
+def test_a_whole_checkpoint_of_which_a_chunk_is_missing_is_refused(tmp_path: Path) -> None:
+    """It says so itself: then it would be of version 2."""
+    path = tmp_path / "part"
+    shutil.copytree(PARTS[0], path)
+    body = (path / "pertinax.json").read_bytes()[:-21]
+    body = body.replace(b'"pertinax":2', b'"pertinax":1').replace(b'"partial":true,', b"")
+    (path / "pertinax.json").write_bytes(body + b',"crc32c":"%08x"}' % crc32c(body))
+    with pytest.raises(ValueError, match="chunks are missing"):
+        ledger_reader.read(path)
+    with pytest.raises(pertinax.errors.CorruptCheckpoint):
+        pertinax.load(path)
 
 
 def test_a_newer_version_is_refused_by_the_reader_and_by_us(tmp_path: Path) -> None:

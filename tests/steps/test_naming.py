@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and steps belong together one to one."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,15 +93,16 @@ def test_a_width_without_meaning_is_refused(width: int) -> None:
         PlainNaming(width=width)
 
 
-@pytest.mark.parametrize("step", [7, np.int64(7), np.uint8(7), np.array(7), jnp.int32(7)])
-def test_whole_numbers_of_any_kind_are_steps(step: object) -> None:
-    assert step_number(step) == 7
-    assert type(step_number(step)) is int
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.array, jnp.int32])
+def test_whole_numbers_of_any_kind_are_steps(kind: Any) -> None:
+    assert step_number(kind(7)) == 7
+    assert type(step_number(kind(7))) is int
 
 
 @pytest.mark.parametrize(
-    "step", [-1, True, 1.0, np.float32(1), "1", None, np.array([1]), jnp.float32(1), np.True_]
+    "step", [-1, True, 1.0, np.float32(1), "1", None, np.array([1]), jnp.float32, np.True_]
 )
-def test_anything_else_is_none(step: object) -> None:
+def test_anything_else_is_none(step: Any) -> None:
+    step = step(1) if step is jnp.float32 else step
     with pytest.raises(InvalidOption, match="step"):
         step_number(step)
