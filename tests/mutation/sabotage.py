@@ -31,9 +31,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("sabotages.toml")
 LIMIT_S = 900
+TEST_LIMIT_S = 300
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 _OPTIONS = (
     *("-x", "-q", "-n0", "-p", "no:cacheprovider", "-m", "not campaign"),
+    *("--timeout", str(TEST_LIMIT_S)),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # what has been imported before
 )
 _SLOW = ("jax.numpy", "jax.experimental.multihost_utils", "hypothesis.strategies", "zstandard")
