@@ -150,16 +150,19 @@ def test_a_cut_while_steps_are_deleted(
             note(f"done {step}")
     steps = read_recording(tmp_path / "steps")
     begun = steps.index(("note", ("begin",)))
+    seen: set[tuple[int, ...]] = set()
     for where, gone, after in disks(steps, root, every=1, limit=limit):
         if int(where.split(":")[0]) < begun:
             continue
         found = pertinax.Manager(root, store=after)
+        seen.add(tuple(found.steps()))
         assert 1 in found.steps(), where
         assert not set(found.steps()) & set(gone), where
         for step in found.steps():
             assert same(found.load(step), tree(step)), where
         assert not [one.name for one in after.list_dir(str(root)) if "tmp" in one.name], where
         campaign_size("power cuts: deletion")
+    assert seen == {(0, 1, 2), (0, 1), (1,)}
 
 
 # -------------------------------------------------------------------- replacing, and two processes
