@@ -218,6 +218,30 @@ def test_processes_that_are_at_different_steps_are_told_so(tmp_path: Path) -> No
     }
 
 
+def save_other_trees(root: str) -> list[Any]:
+    """Process 1 has another name for the array, then another dtype."""
+    me = jax.process_index()
+    told: list[Any] = []
+    half = {"w": state()["w"].astype(jax.numpy.bfloat16)}
+    for number, other in enumerate(({"v": state()["w"]}, half)):
+        try:
+            pertinax.save(f"{root}/{number}", other if me else state())
+        except pertinax.errors.PertinaxError as error:
+            told.append((type(error).__name__, str(error)))
+        pertinax.save(f"{root}/next{number}", state())
+    return told
+
+
+def test_processes_that_save_different_trees_are_told_so(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    first, second = processes.run(save_other_trees, 2, str(root), folder=tmp_path / "job")
+    assert [kind for kind, _ in first] == ["UnsupportedTopology"] * 2
+    assert [kind for kind, _ in second] == ["PeerFailed"] * 2
+    for _, text in (*first, *second):
+        assert "processes [1] saved another tree than process 0" in text
+    assert sorted(os.listdir(root)) == ["next0", "next1"]
+
+
 def refuse_before_the_save(root: str) -> list[Any]:
     """One process cannot even begin; what it was to save, it would have been next."""
     me = jax.process_index()
