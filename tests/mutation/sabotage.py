@@ -160,7 +160,13 @@ def run_all(chosen: Iterable[Sabotage], copies: Sequence[Copy]) -> list[Sabotage
         if not idle:
             wait_for_one()
         copy, change = idle.pop(), contextlib.ExitStack()
-        change.enter_context(copy.spoiled(one))
+        try:
+            change.enter_context(copy.spoiled(one))
+        except ValueError as error:
+            print(f"{error}: the table is old", flush=True)
+            survived.append(one)
+            idle.append(copy)
+            continue
         busy[copy.start(one.tests)] = one, copy, change, time.monotonic()
     while busy:
         wait_for_one()
