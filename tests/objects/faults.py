@@ -24,6 +24,8 @@ from enum import Enum
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.objects.azure_requests import ACCOUNT
+
 PIECE = 1 << 18
 
 
@@ -98,7 +100,7 @@ class Seen:
     @property
     def path(self) -> str:
         """Bucket and key, whatever the dialect."""
-        path = urlsplit(self.target).path
+        path = urlsplit(self.target).path.removeprefix(f"/{ACCOUNT}")
         match = re.match(r"(?:/upload|/download)?(?:/storage/v1)?/b/([^/]+)/o/?(.*)", path)
         if match is None:
             return unquote(path).lstrip("/")
@@ -119,7 +121,7 @@ class Seen:
     def writes(self) -> bool:
         """Whether it makes an object visible: a whole PUT, or the end of an upload."""
         if self.method == "PUT":
-            return "partNumber" not in self.query
+            return "partNumber" not in self.query and self.query.get("comp") != "block"
         return self.method == "POST" and "uploadId" in self.query
 
     @property

@@ -54,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
     buckets: Buckets
+    answer = staticmethod(answer)
 
     def answer_one(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -65,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if len(body) < int(headers.get("content-length", 0)):
             self.close_connection = True  # the sender has gone: nothing was asked for
             return
-        reply = answer(self.buckets, Request.of(self.command, self.path, headers, body))
+        reply = self.answer(self.buckets, Request.of(self.command, self.path, headers, body))
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)

@@ -7,6 +7,7 @@ Which environment makes each client library speak to them stands here, and nowhe
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -17,9 +18,18 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+from tests.objects import azure_requests
+
 ROOT = Path(__file__).resolve().parents[2]
-Scheme = Literal["gs", "s3"]
-MODULES: Mapping[Scheme, str] = {"gs": "tests.objects.gcs", "s3": "tests.objects.s3"}
+Scheme = Literal["gs", "s3", "az"]
+MODULES: Mapping[Scheme, str] = {
+    "gs": "tests.objects.gcs",
+    "s3": "tests.objects.s3",
+    "az": "tests.objects.azure",
+}
+AZURITE = os.environ.get("PERTINAX_AZURITE")
+"""Where `make azure` has Azurite: then it stands in for our own server."""
+_KEYS = re.compile(r"<Key>(.*?)</Key>|<Blob><Name>(.*?)</Name>")
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,28 @@ class ObjectServer:
     def new_bucket(self) -> str:
         """Make an empty bucket; its name."""
         name = f"b{uuid.uuid4().hex[:12]}"
-        self.ask("PUT", f"/{name}")
+        self.ask("PUT", f"/{name}?restype=container" if self.scheme == "az" else f"/{name}")
         return name
 
     def new_root(self) -> str:
         """A URL in a bucket of its own."""
         return f"{self.scheme}://{self.new_bucket()}"
+
+    def keys(self, url: str) -> list[str]:
+        """The keys below a URL, relative to it: at most a page of them."""
+        bucket, _, prefix = url.split("://")[1].partition("/")
+        asked = "restype=container&comp=list" if self.scheme == "az" else "list-type=2"
+        told = self.ask("GET", f"/{bucket}?{asked}&prefix={prefix}/").decode()
+        return [(one or other)[len(prefix) + 1 :] for one, other in _KEYS.findall(told)]
+
+    def put(self, url: str, content: bytes) -> None:
+        """Write an object."""
+        kind = {"x_ms_blob_type": "BlockBlob"} if self.scheme == "az" else {}
+        self.ask("PUT", f"/{url.split('://')[1]}", content, **kind)
+
+    def remove(self, url: str) -> None:
+        """Delete an object."""
+        self.ask("DELETE", f"/{url.split('://')[1]}")
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> bytes:
         """One plain request; the body of the reply."""
@@ -58,6 +84,9 @@ class ObjectServer:
             named["Authorization"] = (
                 f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
             )
+        if self.scheme == "az":
+            target = f"/{azure_requests.ACCOUNT}{target}"
+            named |= azure_requests.signed(method, target, len(body), named)
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, target, body, named)
@@ -78,6 +107,11 @@ class ObjectServer:
                 "GOOGLE_CLOUD_PROJECT": "tests",
                 "NO_GCE_CHECK": "true",  # nobody asks 169.254.169.254 who we are
             }
+        if self.scheme == "az":
+            return {
+                "AZURE_STORAGE_USE_EMULATOR": "true",
+                "AZURITE_BLOB_STORAGE_URL": self.endpoint,
+            }
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": "true",
@@ -93,7 +127,7 @@ class ObjectServer:
 
         `skip_signature` would not do: obstore 0.12 asks for a token before it writes all the same.
         """
-        if self.scheme == "s3":
+        if self.scheme != "gs":
             return {}
         facts = {"gcs_base_url": self.endpoint, "disable_oauth": True}
         nobody = {"client_email": "", "private_key": "", "private_key_id": ""}
@@ -108,14 +142,17 @@ class ObjectServer:
 @contextlib.contextmanager
 def running(scheme: Scheme) -> Iterator[ObjectServer]:
     """Start a server and end it. It says its port as soon as it listens."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", MODULES[scheme]], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", MODULES[scheme]]
+    if scheme == "az" and AZURITE:
+        command = azure_requests.azurite(AZURITE)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         said = child.stdout.readline()
-        assert said.strip().isdigit(), f"the {scheme} server did not start"
-        yield ObjectServer(scheme, int(said))
+        while "listens on http" not in said and not said.strip().isdigit():
+            assert said, f"the {scheme} server did not start"
+            said = child.stdout.readline()
+        yield ObjectServer(scheme, int(re.findall(r"\d+", said)[-1]))
     finally:
         child.kill()
         child.wait()

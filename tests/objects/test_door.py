@@ -15,14 +15,10 @@ from etils import epath
 from pertinax import checkpoint as ocp
 from pertinax.checkpoint.path import atomicity, step
 from tests.objects.faults import FaultProxy
-from tests.objects.servers import ROOT, ObjectServer
-from tests.objects.test_front_door import MARKER, keys
+from tests.objects.servers import ROOT
+from tests.objects.test_front_door import MARKER
 
 STATE: dict[str, Any] = {"w": jnp.arange(6.0), "n": 3}
-
-
-def put(server: ObjectServer, url: str, content: bytes = b"stale") -> None:
-    server.ask("PUT", f"/{url.split('://')[1]}", content)
 
 
 def manager(root: str, **options: Any) -> ocp.CheckpointManager:
@@ -47,7 +43,7 @@ def test_a_manager_keeps_steps_in_a_bucket(cloud):
         assert back["n"] == 2
         assert reader.item_metadata(2)["w"].shape == (6,)
     for name in ("0/", "2/"):
-        there = keys(cloud, f"{root}/{name.strip('/')}")
+        there = cloud.keys(f"{root}/{name.strip('/')}")
         assert {MARKER, f"default/{MARKER}", f"metrics/{MARKER}"} <= set(there)
         assert not [key for key in there if "attempt" in key or "orbax-checkpoint-tmp" in key]
 
@@ -58,23 +54,23 @@ def test_removed_steps_are_deleted_whatever_todelete_subdir_says(cloud):
     with manager(root, max_to_keep=1, todelete_subdir="gone") as kept:
         save(kept, 1)
         save(kept, 2)
-    assert {key.partition("/")[0] for key in keys(cloud, root)} <= {"2", ".pertinax"}
+    assert {key.partition("/")[0] for key in cloud.keys(root)} <= {"2", ".pertinax"}
 
 
 @pytest.mark.row("R063", "R122")
 @pytest.mark.parametrize("cleanup", [False, True])
 def test_what_another_program_left_of_a_step_gives_way(cloud, cleanup):
     root = f"{cloud.new_root()}/run"
-    put(cloud, f"{root}/7/default/manifest.ocdbt")
-    put(cloud, f"{root}/7/default/d/0123456789abcdef0123456789abcdef")
-    put(cloud, f"{root}/7/other/file")
+    cloud.put(f"{root}/7/default/manifest.ocdbt", b"stale")
+    cloud.put(f"{root}/7/default/d/0123456789abcdef0123456789abcdef", b"stale")
+    cloud.put(f"{root}/7/other/file", b"stale")
     with manager(root, cleanup_tmp_directories=cleanup) as kept:
         assert list(kept.all_steps()) == []
         save(kept, 7)
         kept.wait_until_finished()
         assert list(kept.all_steps()) == [7]
         assert kept.restore(7)["n"] == 3
-    there = keys(cloud, f"{root}/7")
+    there = cloud.keys(f"{root}/7")
     assert "other/file" not in there
     assert "default/d/0123456789abcdef0123456789abcdef" not in there
 
@@ -96,13 +92,13 @@ def test_a_step_is_saved_again_after_its_writer_was_killed(cloud):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT / "src")
     assert done.returncode == 9
-    assert any("attempt" in key for key in keys(cloud, f"{root}/3"))
+    assert any("attempt" in key for key in cloud.keys(f"{root}/3"))
     with manager(root) as kept:
         assert list(kept.all_steps()) == []
         save(kept, 3)
         kept.wait_until_finished()
         assert kept.restore(3)["n"] == 3
-    assert not any("attempt" in key for key in keys(cloud, f"{root}/3"))
+    assert not any("attempt" in key for key in cloud.keys(f"{root}/3"))
 
 
 @pytest.mark.row("R004")
@@ -113,7 +109,7 @@ def test_only_the_marker_makes_a_checkpoint(cloud):
     assert step.is_checkpoint_finalized(url)
     assert not step.is_tmp_checkpoint(url)
     assert checkpointer.restore(url)["n"] == 3
-    cloud.ask("DELETE", f"/{url.split('://')[1]}/{MARKER}")
+    cloud.remove(f"{url}/{MARKER}")
     assert not step.is_checkpoint_finalized(url)
     assert step.is_tmp_checkpoint(url)
     with pytest.raises(ValueError, match="Found incomplete checkpoint"):
@@ -139,7 +135,7 @@ def test_a_failed_save_leaves_nothing(cloud):
     checkpointer = ocp.Checkpointer(Failing())
     with pytest.raises(RuntimeError, match="no"):
         checkpointer.save(f"{root}/run", {"a": 1})
-    assert keys(cloud, f"{root}/run") == []
+    assert cloud.keys(f"{root}/run") == []
 
 
 def test_items_are_committed_before_their_step(cloud):
@@ -190,7 +186,7 @@ def test_our_managers_restore_the_steps_of_orbax(gcs):
         np.testing.assert_array_equal(kept.restore(4)["w"], STATE["w"])
         save(kept, 5)
         kept.delete(4)
-    assert {key.partition("/")[0] for key in keys(gcs, root)} <= {"5", ".pertinax"}
+    assert {key.partition("/")[0] for key in gcs.keys(root)} <= {"5", ".pertinax"}
 
 
 def test_looking_at_a_root_costs_few_requests(cloud):

@@ -2,7 +2,6 @@
 """The front door on real servers: what is promised on a disk is promised in a bucket."""
 
 import os
-import re
 from pathlib import Path
 
 import jax
@@ -44,9 +43,7 @@ def assert_same(found, wanted) -> None:
 
 def keys(server: ObjectServer, url: str) -> list[str]:
     """The keys below `url`, by a client that is not ours."""
-    bucket, _, prefix = url.split("://")[1].partition("/")
-    body = server.ask("GET", f"/{bucket}?list-type=2&prefix={prefix}/")
-    return [key[len(prefix) + 1 :] for key in re.findall(r"<Key>(.*?)</Key>", body.decode())]
+    return server.keys(url)
 
 
 def test_a_checkpoint_comes_back(cloud):
@@ -56,8 +53,8 @@ def test_a_checkpoint_comes_back(cloud):
     assert pertinax.verify(url).ok
     found = pertinax.describe(url)
     assert str(found)
-    assert MARKER in keys(cloud, url)
-    assert not [key for key in keys(cloud, url) if "attempt" in key]
+    assert MARKER in cloud.keys(url)
+    assert not [key for key in cloud.keys(url) if "attempt" in key]
 
 
 def test_a_save_in_the_background_comes_back(cloud):
@@ -73,7 +70,7 @@ def test_a_large_array_goes_up_in_parts(cloud):
     large = {"w": np.frombuffer(large["w"], np.uint8)}
     with FaultProxy(cloud.port) as proxy, cloud.behind(proxy.port).in_environment():
         pertinax.save(url, large)
-        assert [one for one in proxy.seen if "partNumber" in one.query]
+        assert [one for one in proxy.seen if {"partNumber", "blockid"} & set(one.query)]
         proxy.forget()
         loaded = pertinax.load(url)
     np.testing.assert_array_equal(loaded["w"], large["w"])
@@ -107,7 +104,7 @@ def test_the_marker_is_written_last_and_only_where_there_is_none(cloud):
 def test_without_its_marker_a_checkpoint_is_not_there(cloud):
     root = cloud.new_root()
     pertinax.save(f"{root}/run", {"n": 1})
-    cloud.ask("DELETE", f"/{root.split('://')[1]}/run/{MARKER}")
+    cloud.remove(f"{root}/run/{MARKER}")
     with pytest.raises(PertinaxError):
         pertinax.load(f"{root}/run")
     with pertinax.Manager(root) as manager:
@@ -126,7 +123,7 @@ def test_a_manager_keeps_steps_in_a_bucket(cloud):
         assert list(again.steps()) == [2, 3]
         again.delete(2)
         assert list(again.steps()) == [3]
-    assert all(key.startswith("3/") or "pertinax" in key for key in keys(cloud, root))
+    assert all(key.startswith("3/") or "pertinax" in key for key in cloud.keys(root))
 
 
 @pytest.mark.interop

@@ -127,7 +127,8 @@ def _restart(environment: dict[str, str], roots: dict[str, str]) -> Any:
 def test_after_a_death_at_any_request_the_job_goes_on(
     tmp_path: Path, cloud: ObjectServer, names: Mapping[str, tuple[str, ...]] | None
 ) -> None:
-    deaths = {name: DEATHS[name] for name in (DEATHS if names is None else names[cloud.scheme])}
+    chosen = DEATHS if names is None else names.get(cloud.scheme, names["s3"])
+    deaths = {name: DEATHS[name] for name in chosen}
     roots = {name: f"{cloud.new_root()}/run" for name in deaths}
     jobs: dict[str, processes.Job] = {}
     for name, root in roots.items():

@@ -7,7 +7,8 @@ import json
 import pytest
 from obstore import exceptions as theirs
 
-from pertinax._store.objects.requests import Bucket, Requests, _as_os_error
+from pertinax._store.objects.replies import as_os_error
+from pertinax._store.objects.requests import Bucket, Requests
 from pertinax._store.objects.store import ObjectStore
 from pertinax._store.objects.urls import Address, client, is_url, parse_url
 from pertinax.errors import InvalidOption
@@ -53,19 +54,19 @@ def bucket_at(server: Scripted | str, *, retry_s: float = 0) -> Requests:
     ],
 )
 def test_failures_are_those_of_a_disk(error, kind, number):
-    made = _as_os_error(error, "s3://b/key")
+    made = as_os_error(error, "s3://b/key")
     assert type(made) is kind or kind is OSError
     assert (made.errno, made.filename) == (number, "s3://b/key")
 
 
 def test_failures_are_short_and_tell_no_secret():
     secret = "PUT http://h/b/k?X-Amz-Signature=abc&x=1 token=hidden, Signature=s&key=k"
-    text = str(_as_os_error(theirs.GenericError(f"{secret}\n\nDebug source:\nmuch"), "s3://b/k"))
+    text = str(as_os_error(theirs.GenericError(f"{secret}\n\nDebug source:\nmuch"), "s3://b/k"))
     for word in ("abc", "hidden", "=s&", "=k", "Debug", "much"):
         assert word not in text, word
     assert "token=..." in text
     for length in (299, 300, 301, 1000):
-        said = _as_os_error(theirs.GenericError("w" * length), "s3://b/k").strerror
+        said = as_os_error(theirs.GenericError("w" * length), "s3://b/k").strerror
         assert said == "w" * min(length, 300) + ("..." if length > 300 else "")
 
 
@@ -132,7 +133,7 @@ def test_times_are_those_of_the_store_in_nanoseconds():
     assert (found.key, found.modified_ns, found.etag) == (
         "key",
         1795255200 * 1_000_000_000,
-        '"1"',
+        "1",
     )
 
 

@@ -45,11 +45,6 @@ def is_same(found: Any, seed: int) -> bool:
     )
 
 
-@pytest.fixture(params=["gs", "s3"])
-def server(request: pytest.FixtureRequest) -> ObjectServer:
-    return request.getfixturevalue({"gs": "gcs_server", "s3": "s3_server"}[request.param])
-
-
 @pytest.fixture
 def proxy(server: ObjectServer) -> Iterator[FaultProxy]:
     with FaultProxy(server.port, pause_s=0.02) as proxy, server.behind(proxy.port).in_environment():

@@ -387,7 +387,7 @@ class _Files:
                 reader.read_into(start, buffer)
         except EOFError as error:
             raise CorruptCheckpoint(
-                "the file became shorter while it was read",
+                "the file was cut or replaced while it was read",
                 file=self._names[file],
                 start=start,
                 stop=start + len(buffer),

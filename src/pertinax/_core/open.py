@@ -258,7 +258,9 @@ def read_file(store: Store, directory: str, name: str) -> bytes:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CorruptCheckpoint("the file is missing", file=name) from error
     except EOFError as error:
-        raise CorruptCheckpoint("the file became shorter while it was read", file=name) from error
+        raise CorruptCheckpoint(
+            "the file was cut or replaced while it was read", file=name
+        ) from error
 
 
 def read_step_ledger(found: Found) -> Manifest | None:
@@ -309,7 +311,7 @@ def check_large_file(store: Store, directory: str, record: FileRecord) -> None:
         raise CorruptCheckpoint("the file is missing", file=record.name) from error
     except EOFError as error:
         raise CorruptCheckpoint(
-            "the file became shorter while it was read", file=record.name
+            "the file was cut or replaced while it was read", file=record.name
         ) from error
     _compare(found, record)
 

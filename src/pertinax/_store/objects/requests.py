@@ -1,29 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests: what we ask of a bucket, one method for each kind of request.
 
-Knows `obstore` and its errors. Knows nothing of checkpoints. Keys have no slash in front. Errors
-come out as `OSError`s, with the URL, and without what a URL may hide behind its question mark.
+Knows `obstore`. Knows nothing of checkpoints. Keys have no slash in front. Errors come out as
+`OSError`s, with the URL.
 """
 
 import contextlib
 import datetime as dt
-import errno
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, Self, final
 
 from pertinax._store.contract import Buffer
+from pertinax._store.objects.replies import NoSuchRangeError, as_os_error
 from pertinax._store.objects.urls import Address, client
 
 _BATCH: Final = 1000
-_CREATE_RETRIES: Final = 4
-_CREATE_RETRY_S: Final = 12.0
-_QUERY: Final = re.compile(r"\?[^\s\"')]*")
-_SECRET: Final = re.compile(r"(?i)(signature|sig|token|secret|key)=[^\s&\"')]+")
-_STATUS: Final = re.compile(r"status code: (\d{3})")
-_SHOWN: Final = 300
+_RETRIES: Final = 4
+_RETRY_S: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +96,7 @@ class Bucket:
         retry_s: float | None = None,
     ) -> None:
         self.front: Final = address.front
-        self._retry_s = _CREATE_RETRY_S if retry_s is None else retry_s
+        self._retry_s = _RETRY_S if retry_s is None else retry_s
         given = {"config": config, "client": client_options, "retry": {"retry_s": retry_s}}
         self._control = client(address, given, data=False)
         self._data = client(address, given, data=True)
@@ -128,7 +123,7 @@ class Bucket:
             with self._errors(key):
                 found = obstore.get(self._data, key, options={"range": (start, stop)})
                 return memoryview(found.bytes()), _meta(found.meta)
-        except _NoSuchRangeError as error:
+        except NoSuchRangeError as error:
             raise EOFError(f"{self.front}/{key} ends before byte {start + 1}") from error
 
     def put(self, key: str, data: Buffer) -> None:
@@ -142,8 +137,7 @@ class Bucket:
 
         view = _flat(data)
         through = self._control if view.nbytes < 1 << 20 else self._data
-        end_s = time.monotonic() + self._retry_s
-        tried = 0
+        again = _Again(self._retry_s)
         while True:
             try:
                 with self._errors(key):
@@ -160,26 +154,36 @@ class Bucket:
             except OSError:
                 # Nobody below repeats, after a broken connection, what is not the same when it is
                 # done twice. This is.
-                pause_s = 0.1 * 2**tried
-                if tried >= _CREATE_RETRIES or time.monotonic() + pause_s > end_s:
+                if not again.pause():
                     raise
-                time.sleep(pause_s)
-                tried += 1
 
     def upload(
         self, key: str, pieces: Iterator[Buffer], part_bytes: int, parts_at_once: int
     ) -> None:
         import obstore
 
-        with self._errors(key):
-            obstore.put(
-                self._data,
-                key,
-                pieces,
-                use_multipart=True,
-                chunk_size=part_bytes,
-                max_concurrency=parts_at_once,
-            )
+        again = _Again(self._retry_s)
+        taken = _Taken(pieces)
+        while True:
+            try:
+                with self._errors(key):
+                    obstore.put(
+                        self._data,
+                        key,
+                        taken,
+                        use_multipart=True,
+                        chunk_size=part_bytes,
+                        max_concurrency=parts_at_once,
+                    )
+                return
+            except OSError:
+                if taken.is_over:  # it may be the reply to the last request that was lost
+                    found = self.head(key)
+                    if found is not None and found.length == taken.total_bytes:
+                        return
+                # Before the first piece it is the beginning of an upload that failed.
+                if taken.is_begun or not again.pause():
+                    raise
 
     def list(self, prefix: str) -> Iterator[Sequence[Meta]]:
         import obstore
@@ -196,17 +200,30 @@ class Bucket:
         return found["common_prefixes"], [_meta(one) for one in found["objects"]]
 
     def delete(self, keys: Sequence[str]) -> None:
-        import obstore
-
         for start in range(0, len(keys), _BATCH):
             batch = list(keys[start : start + _BATCH])
             try:
-                with self._errors(batch[0]):
-                    obstore.delete(self._control, batch)
+                self._delete(batch[0], batch)
             except FileNotFoundError:  # some stores say so; then the others may still be there
                 for key in batch:
-                    with contextlib.suppress(FileNotFoundError), self._errors(key):
-                        obstore.delete(self._control, key)
+                    with contextlib.suppress(FileNotFoundError):
+                        self._delete(key, key)
+
+    def _delete(self, key: str, what: str | Sequence[str]) -> None:
+        """One request, or one for each 256 or 1,000 keys where the service has such requests."""
+        import obstore
+
+        again = _Again(self._retry_s)
+        while True:
+            try:
+                with self._errors(key):
+                    obstore.delete(self._control, what)
+                return
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:  # as in `create`: a batch is a POST, and nobody below repeats that
+                if not again.pause():
+                    raise
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -215,46 +232,58 @@ class Bucket:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            raise _as_os_error(error, f"{self.front}/{key}") from None
+            raise as_os_error(error, f"{self.front}/{key}") from None
 
 
-class _NoSuchRangeError(OSError):
-    """The object ends before the range begins."""
+class _Again:
+    """How often, and for how long, a request that fails is tried again."""
+
+    def __init__(self, retry_s: float) -> None:
+        self._tried = 0
+        self._end_s = time.monotonic() + retry_s
+
+    def pause(self) -> bool:
+        """Wait before the next try; False if it is time to give up."""
+        pause_s = 0.1 * 2**self._tried
+        if self._tried >= _RETRIES or time.monotonic() + pause_s > self._end_s:
+            return False
+        self._tried += 1
+        time.sleep(pause_s)
+        return True
 
 
-def _as_os_error(error: Exception, url: str) -> OSError:
-    """The error that a disk would raise. The original holds whole requests, and is let go."""
-    from obstore import exceptions as theirs
+class _Taken:
+    """Pieces, and how far they were taken."""
 
-    text = _said(error)
-    status = _STATUS.search(text)
-    code = int(status[1]) if status else 0
-    if isinstance(error, FileNotFoundError | theirs.NotFoundError):
-        return FileNotFoundError(errno.ENOENT, "no such object", url)
-    if isinstance(error, theirs.AlreadyExistsError | theirs.PreconditionError):
-        return FileExistsError(errno.EEXIST, "there is an object", url)
-    if isinstance(error, theirs.PermissionDeniedError | theirs.UnauthenticatedError) or code in (
-        401,
-        403,
-    ):
-        return PermissionError(errno.EACCES, f"the store refuses: {text}", url)
-    if code == 416 or "Invalid range" in text:
-        return _NoSuchRangeError(errno.EINVAL, "no such range", url)
-    if "timed out" in text or "timeout" in text.lower():
-        return TimeoutError(errno.ETIMEDOUT, text, url)
-    return OSError(errno.EIO, text, url)
+    def __init__(self, pieces: Iterator[Buffer]) -> None:
+        self.is_begun = False
+        self.is_over = False
+        self.total_bytes = 0
+        self._pieces = pieces
 
+    def __iter__(self) -> Self:
+        return self
 
-def _said(error: Exception) -> str:
-    first = str(error).partition("\n\nDebug source")[0].strip()
-    first = _SECRET.sub(r"\1=...", _QUERY.sub("?...", " ".join(first.split())))
-    return first if len(first) <= _SHOWN else first[:_SHOWN] + "..."
+    def __next__(self) -> Buffer:
+        self.is_begun = True
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self.is_over = True
+            raise
+        self.total_bytes += memoryview(piece).nbytes
+        return piece
 
 
 def _meta(found: Any) -> Meta:
     when: dt.datetime = found["last_modified"]
     microseconds = (when - _EPOCH) // dt.timedelta(microseconds=1)
-    return Meta(found["path"], found["size"], microseconds * 1000, found["e_tag"])
+    return Meta(found["path"], found["size"], microseconds * 1000, _plain(found["e_tag"]))
+
+
+def _plain(etag: str | None) -> str | None:
+    """An ETag without its quotes: Azure puts them into headers and leaves them out of listings."""
+    return None if etag is None else etag.removeprefix("W/").strip('"')
 
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -28,7 +28,7 @@ _SCHEMES: Final[Mapping[str, str]] = {
     "memory": "memory",
 }
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*)://([^/?#]*)(?:/(.*))?", re.DOTALL)
-_SETTINGS: Final = ("AWS_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR_HOST")
+_SETTINGS: Final = ("AWS_", "GOOGLE_", "AZURE_", "AZURITE_", "STORAGE_EMULATOR_HOST")
 # The whole of a control request with its retries stays below half of the lease of a writer.
 _CONTROL_S: Final = 15
 _CONTROL_RETRY_S: Final = 12
