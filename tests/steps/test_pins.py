@@ -176,9 +176,9 @@ def test_a_pin_that_held_a_step_for_a_dead_process_counts_no_more(tmp_path: Path
     assert os.listdir(tmp_path / PRIVATE_DIR / "pins") == []
 
 
-@pytest.mark.parametrize(("age_h", "held"), [(23, True), (25, False)])
+@pytest.mark.parametrize(("age_h", "held"), [(23.9, True), (24 + 1e-4, False)])
 def test_a_pin_of_a_process_elsewhere_holds_a_step_for_a_day(
-    tmp_path: Path, age_h: int, held: bool
+    tmp_path: Path, age_h: float, held: bool
 ) -> None:
     elsewhere = "held-deadbeef-deadbeef-deadbeef-42-42-00000000"
     with Manager(tmp_path, keep=1, background=False) as manager:
@@ -199,3 +199,30 @@ def test_a_pin_survives_a_power_cut_once_it_is_told() -> None:
     Manager(ROOT, store=store).pin(1, "paper")
     for after in store.crash_states(32):
         assert read_pins(after, ROOT) == {1: ("paper",)}
+
+
+def test_a_pin_that_was_taken_away_does_not_come_back_with_the_power() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    Manager(ROOT, store=disk).pin(1, "paper")
+    store = CrashingStore(disk)
+    Manager(ROOT, store=store).unpin(1, "paper")
+    for after in store.crash_states(32):
+        assert read_pins(after, ROOT) == {}
+
+
+def test_who_cannot_let_go_of_a_pin_is_not_stopped_by_that() -> None:
+    """It counts no more once this process is dead."""
+
+    def away(method: str, path: str) -> None:
+        if method == "remove_file":
+            raise OSError(5, "the disk is away", path)
+
+    disk = MemoryStore()
+    fill(disk, [1])
+    done = []
+    store: Any = Intercepted(disk, away)
+    with held_by_pin(store, ROOT, 1):
+        done.append("read")
+    assert done == ["read"]
+    assert len(names(disk, PINS)) == 1

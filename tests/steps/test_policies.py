@@ -237,6 +237,7 @@ def test_no_save_is_due_while_one_is_being_written_and_the_first_shows_the_cost(
     assert not policy.due(1, replace(NOW, busy=True))
     saved = SaveContext(1, last_time_s=100.0, now_s=103.9, cost_s=2.0)
     assert not policy.due(2, saved)
+    assert not policy.due(2, replace(saved, now_s=100.0))  # a clock that has not moved
     assert policy.due(2, replace(saved, now_s=104.0))
     assert policy.due(2, replace(saved, now_s=50.0))  # a clock that was set back
 
