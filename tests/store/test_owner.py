@@ -81,6 +81,11 @@ def test_a_token_says_when_its_process_started_where_that_is_known(
     assert owner_alive(token) is True
 
 
+def test_what_cannot_be_read_says_nothing() -> None:
+    assert owner._read("/proc/no/such/file") == ""
+    assert owner._start(2**31 - 1) is None
+
+
 def test_where_nothing_tells_of_processes_who_has_a_number_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
