@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an attempt ends when others are quicker, and what stays of it then: nothing of its own."""
+
+import re
+import threading
+
+import pytest
+
+from pertinax._store.objects.attempts import Attempt, Attempts, End, Holding
+from pertinax._store.objects.draft import finish
+from pertinax._store.objects.store import ATTEMPT, MARKER
+from pertinax.errors import CheckpointExists, StorageError, WriterConflict
+from tests.objects.buckets import FRONT, Memory, Shelf
+from tests.objects.scenes import FINAL, LEASE_S, PLACE, ROOT, at, fill, is_clean, save, visible_tag
+
+TAKEN = End("abandoned", "somebody else").encode()
+
+
+def signs() -> list[str]:
+    """The threads that give signs of life."""
+    return [one.name for one in threading.enumerate() if PLACE in one.name]
+
+
+def unique(shelf: Shelf) -> list[str]:
+    return [key for key in shelf.objects if re.fullmatch(r"[0-9a-f]{32}", key.rpartition("/")[2])]
+
+
+def end_key(shelf: Shelf) -> str:
+    (key,) = (key for key in shelf.objects if ATTEMPT in key)
+    return f"{key}.end"
+
+
+def test_who_is_taken_for_dead_at_the_last_moment_is_told_and_leaves_nothing_of_its_own():
+    shelf = Shelf()
+
+    def be_quicker(method: str, key: str) -> None:
+        if method == "create" and key.endswith(".end"):
+            shelf.store(key, TAKEN)
+
+    draft = at(Memory(shelf, be_quicker)).open_draft(FINAL)
+    fill(draft, "a")
+    assert len(unique(shelf)) == 2
+    with pytest.raises(WriterConflict, match="another process has taken over"):
+        draft.commit(replace=False)
+    assert unique(shelf) == []
+    assert f"{PLACE}/pertinax.json" in shelf.objects  # may be the successor's
+    assert visible_tag(shelf) is None
+    draft.abandon()
+
+
+def test_who_was_taken_for_dead_gives_up_only_what_is_its_own():
+    shelf = Shelf()
+    draft = at(Memory(shelf)).open_draft(FINAL)
+    fill(draft, "a")
+    shelf.store(end_key(shelf), TAKEN)
+    draft.abandon()
+    assert unique(shelf) == []
+    assert f"{PLACE}/pertinax.json" in shelf.objects
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_late_writer_has_sent_goes_unless_others_write_with_us(shared: bool):
+    shelf = Shelf()
+    with at(Memory(shelf)).open_draft(FINAL, shared=shared) as draft:
+        fill(draft, "a")
+        shelf.store(f"{PLACE}/default/d/{'2' * 32}", b"late")
+        draft.commit(replace=False)
+    assert visible_tag(shelf) == "a"
+    assert is_clean(shelf) == (not shared)
+
+
+def test_what_was_given_up_is_not_committed_any_more():
+    shelf = Shelf()
+    draft = at(Memory(shelf)).open_draft(FINAL)
+    fill(draft, "a")
+    draft.abandon()
+    assert shelf.content() == {}
+    with pytest.raises(RuntimeError, match="already over"):
+        draft.commit(replace=False)
+    draft.abandon()
+    assert shelf.content() == {}
+
+
+def test_what_the_store_says_while_it_is_published_is_an_error_of_storage():
+    shelf = Shelf()
+    broken = False
+
+    def fail(method: str, key: str) -> None:
+        if broken and method == "list":
+            raise FileNotFoundError(2, "no such bucket", key)
+
+    draft = at(Memory(shelf, fail)).open_draft(FINAL)
+    fill(draft, "a")
+    broken = True
+    with pytest.raises(StorageError, match="could not publish the checkpoint"):
+        draft.commit(replace=False)
+    broken = False
+    draft.abandon()
+    assert at(Memory(shelf)).clean(f"{FRONT}/{ROOT}") == []
+    assert visible_tag(shelf) == "a"  # it had been decided
+    assert is_clean(shelf)
+
+
+def test_a_draft_that_cannot_be_opened_gives_no_more_signs_of_life_and_its_reason_is_told():
+    shelf = Shelf()
+    save(Memory(shelf), "a")
+
+    def fail(method: str, key: str) -> None:
+        if method == "delete":
+            raise ConnectionResetError(104, "the server is gone", key)
+
+    threads = threading.active_count()
+    with pytest.raises(CheckpointExists):
+        at(Memory(shelf, fail)).open_draft(FINAL)
+    assert threading.active_count() == threads
+
+
+def test_what_was_hidden_is_shown_again_only_by_who_holds_it():
+    shelf = Shelf()
+    save(Memory(shelf), "a")
+    publish = at(Memory(shelf))
+    hidden = publish.hide(FINAL)
+    shelf.store(end_key(shelf), TAKEN)
+    with pytest.raises(WriterConflict):
+        publish.restore(hidden)
+    assert visible_tag(shelf) is None
+
+
+def test_a_reason_for_not_hiding_is_told_and_not_what_failed_next():
+    shelf = Shelf()
+    save(Memory(shelf), "a")
+    reading = False
+
+    def fail(method: str, key: str) -> None:
+        nonlocal reading
+        reading = reading or (method == "get" and key.endswith(MARKER))
+        if reading:
+            name = "first" if method == "get" else "second"
+            raise ConnectionResetError(104, name, key)
+
+    with pytest.raises(ConnectionResetError, match="first"):
+        at(Memory(shelf, fail)).hide(FINAL)
+    assert visible_tag(shelf) == "a"
+
+
+def test_one_that_goes_alone_needs_no_threads_and_none_that_goes_no_request():
+    shelf = Shelf()
+    save(Memory(shelf), "a")
+    threads = set[str]()
+    memory = Memory(shelf, lambda method, key: threads.add(threading.current_thread().name))
+    assert at(memory).hide_all([]) == ({}, {})
+    assert threads == set()
+    hidden, failures = at(memory).hide_all([FINAL])
+    assert (list(hidden), failures) == ([FINAL], {})
+    assert not any(name.startswith("pertinax-hide") for name in threads)
+
+
+def test_finishing_for_the_dead_is_said_and_not_finishing_is_not(caplog: pytest.LogCaptureFixture):
+    shelf = Shelf()
+    publish = at(Memory(shelf))
+    attempt = Attempt(PLACE, "1" * 32, "", "save", "elsewhere", 1)
+    whole = End("complete", "1" * 32, {}, {MARKER: "Finished by attempt x"})
+    missing = End("complete", "1" * 32, {"gone": 3}, {MARKER: "Finished by attempt x"})
+    assert publish.roll_forward(attempt, missing) is False
+    assert caplog.text == ""
+    assert publish.roll_forward(attempt, whole) is True
+    assert "finished the save of a dead writer" in caplog.text
+    assert finish(Memory(shelf), attempt, whole) is True
+
+
+def test_a_holder_that_has_lost_its_place_is_told_at_each_check():
+    shelf = Shelf()
+    attempts = Attempts(Memory(shelf), lease_s=LEASE_S)
+    claim = attempts.claim(PLACE, "save", roll_forward=lambda *_: False)
+    holding = Holding(attempts, claim.attempt)
+    holding.check()
+    shelf.store(claim.attempt.end_key, TAKEN)
+    with pytest.raises(WriterConflict):
+        holding.renew()
+    for _ in range(2):
+        with pytest.raises(WriterConflict):
+            holding.check()
+    holding.stop()
+    assert signs() == []
