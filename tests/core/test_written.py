@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import pertinax
-from pertinax._core.write import TREE_HANDLER, check_room
+from pertinax._core.write import JSON_HANDLER, TREE_HANDLER, check_room
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.metadata.step_metadata import STEP_FILE
+from pertinax._store.contract import Traits
 from pertinax._store.memory import MemoryStore
 from pertinax._version import VERSION
-from pertinax.errors import CheckpointExists, StorageFull
+from pertinax.errors import CheckpointExists, StorageError, StorageFull
 
 SPARE = 1 << 20
 
@@ -36,13 +37,13 @@ def test_each_item_of_a_step_says_who_wrote_it_and_when(tmp_path: Path) -> None:
 def test_the_notes_for_orbax_name_the_handler_of_the_tree_or_of_each_item(tmp_path: Path) -> None:
     pertinax.save(tmp_path / "c", {"n": 1})
     with pertinax.Manager(tmp_path / "run") as manager:
-        manager.save(1, {"n": 1})
+        manager.save(1, {"n": 1}, metrics={"loss": 1.0})
     one, several = (
         json.loads((path / STEP_FILE).read_text())["item_handlers"]
         for path in (tmp_path / "c", tmp_path / "run" / "1")
     )
     assert one == TREE_HANDLER
-    assert set(several.values()) == {TREE_HANDLER}
+    assert several == {"default": TREE_HANDLER, "metrics": JSON_HANDLER}
 
 
 class Roomy(MemoryStore):
@@ -68,6 +69,27 @@ def test_what_plainly_does_not_fit_is_refused_and_what_may_fit_is_tried() -> Non
         check_room(store, "/c", 1000)
     assert store.asked == ["/"]
     assert (told.value.errno, told.value.filename) == (errno.ENOSPC, "/c")
+
+
+def test_a_store_that_has_no_room_of_its_own_is_not_asked_for_it() -> None:
+    class Paid(Roomy):
+        traits = Traits(has_room=False)
+
+        def absolute(self, text: str) -> str:
+            return text
+
+    store = Paid(0)
+    check_room(store, "/there/c", 1000)
+    assert store.asked == []
+
+
+def test_a_place_that_vanishes_while_it_is_asked_for_room_is_an_error_of_storage() -> None:
+    class Gone(Roomy):
+        def free_bytes(self, path: str) -> int | None:
+            raise FileNotFoundError(errno.ENOENT, "gone", path)
+
+    with pytest.raises(StorageError, match="could not look for room"):
+        check_room(Gone(None), "/there/c", 1000)
 
 
 def test_progress_ends_with_all_bytes_and_never_goes_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pertinax._store.objects.attempts import Attempt, Attempts, End, Holding
-from pertinax._store.objects.draft import finish
+from pertinax._store.objects.draft import finish, is_whole, remove_below
 from pertinax._store.objects.store import ATTEMPT, MARKER
 from pertinax.errors import CheckpointExists, StorageError, WriterConflict
 from tests.objects.buckets import FRONT, Memory, Shelf
@@ -67,6 +67,16 @@ def test_what_a_late_writer_has_sent_goes_unless_others_write_with_us(shared: bo
         draft.commit(replace=False)
     assert visible_tag(shelf) == "a"
     assert is_clean(shelf) == (not shared)
+
+
+def test_the_marker_of_the_checkpoint_comes_last_whenever_its_writer_made_it():
+    memory = Memory(Shelf())
+    with at(memory).open_draft(FINAL) as draft:
+        draft.write_file(MARKER, b"all")
+        draft.write_file(f"default/{MARKER}", b"item")
+        draft.commit(replace=False)
+    made = [key for method, key in memory.log if method == "create" and key.endswith(MARKER)]
+    assert made == [f"{PLACE}/default/{MARKER}", f"{PLACE}/{MARKER}"]
 
 
 def test_what_was_given_up_is_not_committed_any_more():
@@ -166,6 +176,48 @@ def test_finishing_for_the_dead_is_said_and_not_finishing_is_not(caplog: pytest.
     assert publish.roll_forward(attempt, whole) is True
     assert "finished the save of a dead writer" in caplog.text
     assert finish(Memory(shelf), attempt, whole) is True
+
+
+def test_who_has_lost_the_place_removes_nothing_more_of_it():
+    shelf = Shelf()
+    attempts = Attempts(Memory(shelf), lease_s=1e-9)  # each check asks
+    claim = attempts.claim(PLACE, "delete", roll_forward=lambda *_: False)
+    holding = Holding(attempts, claim.attempt)
+    shelf.store(f"{PLACE}/x", b"1")
+    remove_below(Memory(shelf), PLACE, holding)
+    assert f"{PLACE}/x" not in shelf.objects
+    shelf.store(f"{PLACE}/x", b"2")
+    shelf.store(claim.attempt.end_key, TAKEN)
+    with pytest.raises(WriterConflict):
+        remove_below(Memory(shelf), PLACE, holding)
+    assert shelf.content()[f"{PLACE}/x"] == b"2"
+
+
+def test_who_loses_the_place_over_the_last_removal_leaves_the_rest_to_the_other(
+    caplog: pytest.LogCaptureFixture,
+):
+    shelf = Shelf()
+    save(Memory(shelf), "a")
+
+    def take_over(method: str, key: str) -> None:
+        if method == "delete" and not any("default" in one for one in shelf.objects):
+            shelf.store(end_key(shelf), TAKEN)
+
+    memory = Memory(shelf, after=take_over)
+    publish = at(memory)
+    publish.attempts = Attempts(memory, lease_s=1e-9)
+    publish.remove(publish.hide(FINAL))
+    assert "somebody else removes" in caplog.text
+    assert list(shelf.content().values())[-1] == TAKEN
+
+
+def test_what_a_listing_shows_is_not_asked_for_again():
+    memory = Memory(Shelf())
+    end = End("complete", "1" * 32, {"a": 3, "b": 4}, {})
+    assert is_whole(memory, PLACE, end, {f"{PLACE}/a": 3, f"{PLACE}/b": 4})
+    assert memory.log == []
+    assert not is_whole(memory, PLACE, end, {f"{PLACE}/a": 3, f"{PLACE}/b": 5})
+    assert memory.log == [("head", f"{PLACE}/b")]
 
 
 def test_a_holder_that_has_lost_its_place_is_told_at_each_check():

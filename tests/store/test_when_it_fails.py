@@ -13,6 +13,7 @@ from pertinax._store.draft import open_draft
 from pertinax._store.failures import storage_errors
 from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
+from pertinax._store.publishing import publishing
 from pertinax.errors import StorageError, StorageFull
 from pertinax.testing import CrashingStore
 from tests.store.scenes import FINAL, NEW, OLD, disk_with, save, seen
@@ -97,12 +98,15 @@ def test_many_directories_are_synced_by_several_threads_and_few_by_ours(
 
 
 def test_who_may_read_a_draft_is_for_the_umask_to_say(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+    before = os.umask(0o020)
     try:
-        draft = open_draft(LocalStore(), str(tmp_path / "step"))
+        drafts = [
+            open_draft(LocalStore(), str(tmp_path / "step")),
+            publishing(LocalStore()).open_draft(str(tmp_path / "other")),
+        ]
     finally:
         os.umask(before)
-    assert os.stat(draft.path).st_mode & 0o7777 == 0o750
+    assert [os.stat(one.path).st_mode & 0o7777 for one in drafts] == [0o757, 0o757]
 
 
 @pytest.mark.parametrize(
