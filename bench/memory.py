@@ -33,19 +33,24 @@ class PeakMemory:
     def __enter__(self) -> Self:
         with contextlib.suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what comes
-        self._before = resident("self")
+        self.before = resident("self")
         command = [sys.executable, "-S", __file__, str(os.getpid())]
         self._watcher = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._watcher.stdout is not None
         self._watcher.stdout.readline()  # it is watching now
-        self.extra = 0
+        self.peak = self.before
         return self
+
+    @property
+    def extra(self) -> int:
+        """Bytes beyond what there was before."""
+        return max(0, self.peak - self.before)
 
     def __exit__(self, *_: object) -> None:
         out, _err = self._watcher.communicate("")
-        self.extra = max(0, int(out) - self._before)
+        self.peak = max(self.before, int(out))
 
 
 def _watch(pid: int) -> None:

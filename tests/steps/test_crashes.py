@@ -42,7 +42,7 @@ def save_two_more(store: CrashingStore, *, background: bool) -> list[int]:
         pass
     finally:
         if manager is not None:
-            manager._deleter.wait()
+            manager._deleter.close()
     return done
 
 

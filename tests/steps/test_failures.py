@@ -233,7 +233,7 @@ def _save_third(store: Store) -> BaseException | None:
         return error
     assert pending is not None
     failure = pending.exception()
-    manager._deleter.wait()
+    manager._deleter.close()
     disk = store._inner  # type: ignore[attr-defined]
     listed = Manager(ROOT, store=disk).steps()
     if failure is None:
@@ -367,7 +367,7 @@ def test_deletions_are_out_of_sight_at_once_and_done_in_order() -> None:
     assert Manager(ROOT, store=disk).steps() == [0, 2, 4]
     assert not deleter.wait(timeout_s=0)
     go.set()
-    assert deleter.wait()
+    deleter.close()
     assert order == ["3", "1", "5"]
     assert deleter.delete(f"{ROOT}/0")  # the thread begins anew
     deleter.close()

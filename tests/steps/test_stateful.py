@@ -139,7 +139,7 @@ class Run(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.trouble.left = None
         for somebody in self.people.values():
-            somebody.manager._deleter.wait()
+            somebody.manager._deleter.close()
         for held in self.held:
             held.hold.close()
         leftovers.owner_alive = self.owner_alive
@@ -321,7 +321,7 @@ class Run(RuleBasedStateMachine):
             self.save_as(manager, step, made)
             done = True
         if manager is not None:
-            manager._deleter.wait()
+            manager._deleter.close()
         if power:
             states = list(dying.crash_states(data.draw(st.integers(1, 24)), seed=cut))
             disk = data.draw(st.sampled_from(states))

@@ -7,9 +7,12 @@ Knows which numbers each dtype can hold. Knows nothing of leaves or targets.
 from typing import Any, Literal
 
 import ml_dtypes
+import numpy as np
 from numpy.typing import NDArray
 
+from pertinax._device.snapshot import fresh_buffer
 from pertinax._formats.zarr.dtypes import native_name, numpy_dtype
+from pertinax._plan.write import SMALL_BYTES
 
 Family = Literal["bool", "int", "float", "complex", "time"]
 
@@ -56,7 +59,13 @@ def cast_array(array: NDArray[Any], wanted: str) -> NDArray[Any]:
     """The elements as dtype `wanted`, at the price of whatever does not fit."""
     target = numpy_dtype(wanted)
     try:
-        return array.astype(target)
+        if array.nbytes < SMALL_BYTES:
+            return array.astype(target)
+        # In memory that JAX uses as it is, or there would be two of it.
+        buffer = fresh_buffer(array.size * target.itemsize)
+        out = np.frombuffer(buffer, target).reshape(array.shape)
+        np.copyto(out, array, casting="unsafe")
+        return out
     except TypeError:
         # numpy knows no way between some dtypes of `ml_dtypes`, and between them and times.
         middle = "int64" if family(array.dtype.name) in ("bool", "int", "time") else "float64"

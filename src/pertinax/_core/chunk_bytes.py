@@ -135,12 +135,18 @@ class ChunkBytes:
         tasks = self._reads(reads, out, spans)
         for row, parts in wanted.items():
             file, base = self._file[row], self._offset[row]
-            mapped = self._files.mapped(file, base, base + self._length[row])
+            to_end = parts[-1][1] == self._length[row]
+            after = self._padding.after[row] if self._padding is not None and to_end else 0
+            mapped = self._files.mapped(file, base, base + self._length[row] + after)
             if mapped is None:
-                tasks += self._part_reads(row, parts, out)
+                tasks += self._part_reads(row, parts, out, spans)
                 continue
             maps += [(file, base + start, base + stop) for start, stop in parts]
             out[row] = self._cut(mapped, row, 0)
+            if after:
+                end = base + self._length[row]
+                maps.append((file, end, end + after))
+                spans.append(Span([row], mapped, 0))
         self._workers.run_all([lambda m=m: self._files.bring_in(*m) for m in maps])
         self._workers.run_all(tasks)
         if self._manifest.chunks.crc is not None:
@@ -236,13 +242,20 @@ class ChunkBytes:
                 tasks.append(lambda f=file, b=begin, p=part: self._files.read(f, b, p))
         return tasks
 
-    def _part_reads(self, row: int, parts: Parts, out: Stored) -> list[Callable[[], None]]:
+    def _part_reads(
+        self, row: int, parts: Parts, out: Stored, spans: list[Span]
+    ) -> list[Callable[[], None]]:
         """Reads of parts into memory for a whole chunk: what is not touched costs nothing."""
-        file, base = self._file[row], self._offset[row]
+        file, base, length = self._file[row], self._offset[row], self._length[row]
         ahead = base % _PAGE_BYTES
-        buffer = fresh_buffer(ahead + self._length[row])
-        out[row] = np.frombuffer(buffer, np.uint8)[ahead:]
+        after = 0 if self._padding is None else self._padding.after[row]
+        buffer = fresh_buffer(ahead + length + after)
+        data = np.frombuffer(buffer, np.uint8)
+        out[row] = data[ahead : ahead + length]
         room = buffer[ahead:]
+        if parts[-1][1] == length:
+            parts = (*parts[:-1], (parts[-1][0], length + after))
+            spans.append(Span([row], data, base - ahead))
         tasks: list[Callable[[], None]] = []
         for start, stop in parts:
             for begin in range(start, stop, SEGMENT_BYTES):

@@ -149,7 +149,7 @@ class Fetcher:
 
     def _chunks_of(self, request: Request) -> list[tuple[int, Box]]:
         leaf = self._manifest.leaves[request.leaf]
-        if leaf.codec in ("tensorstore", "none"):
+        if leaf.codec in ("tensorstore", "none") or not request.box.size:
             return []
         first, end = self._first_row[request.leaf : request.leaf + 2]
         if leaf.codec == "flat":

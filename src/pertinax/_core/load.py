@@ -44,6 +44,7 @@ def load(
     arrays: Arrays = "jax",
     check: Check = "all",
     mmap: bool = True,
+    budget_bytes: int = 1 << 30,
     item: str | None = None,
     store: Store | None = None,
 ) -> PyTree:
@@ -79,6 +80,8 @@ def load(
             that these values are good.
         mmap: use the pages of local files as they are where possible. They stay good when the
             checkpoint is deleted. False reads into memory.
+        budget_bytes: how much memory the load may use beside the values that it returns; a chunk
+            that is larger by itself goes alone. Mapped pages of files do not count.
         item: which tree of a step, if there are several.
         store: where to read, if not this machine's files.
 
@@ -87,7 +90,9 @@ def load(
         CorruptCheckpoint: bytes differ from those written; names file, leaf and byte range.
         RestoreMismatch: the target does not fit.
     """
-    options = LoadOptions(missing, extra, cast, shapes, mmap, arrays, check)
+    options = LoadOptions(
+        missing, extra, cast, shapes, mmap, arrays, check, budget_bytes=budget_bytes
+    )
     if target is not None and sharding is not None:
         raise InvalidOption(
             "sharding= is for loads without a target: give the target's leaves their shardings"

@@ -22,6 +22,7 @@ Cast = Literal["error", "lossless", "lossy"]
 Shapes = Literal["error", "cut", "pad", "fit"]
 Arrays = Literal["jax", "numpy"]
 Check = Literal["all", "read"]
+_CARRIED_BYTES = 1 << 30
 
 
 def check_choices(options: Any) -> None:
@@ -54,7 +55,8 @@ class SaveOptions:
             file, chunks of 2 GiB at most. A layout with one file for each chunk does not ask.
         taken_name: what no leaf may be called in such a layout, for readers look for a file there.
         threads: how many threads write.
-        budget_bytes: how much may be on its way to the disk at a time; None: what threads carry.
+        budget_bytes: how much may be on its way to the disk at a time; None: 1 GiB, of which
+            threads take more than a few MiB only for chunks that are compressed or cut out.
         pinned: whether large arrays leave accelerators by way of page-locked memory.
         read_back: whether what was written is read again and compared before it becomes visible.
         mode: permission bits of new directories, before the umask.
@@ -85,6 +87,11 @@ class SaveOptions:
         _check_limits(self.chunk_bytes)
         if isinstance(self.chunk_bytes, list):  # the caller may change it later
             object.__setattr__(self, "chunk_bytes", tuple(self.chunk_bytes))
+
+    @property
+    def carried_bytes(self) -> int:
+        """The budget: what threads may carry together, in memory that is not the program's."""
+        return _CARRIED_BYTES if self.budget_bytes is None else self.budget_bytes
 
     def on(self, store: Store) -> "SaveOptions":
         """These options where `store` is written to, which may have wishes of its own."""

@@ -5,6 +5,7 @@ Knows how an order (which leaf, as what) is carried out: fetch, cast, fit, place
 targets, of matching, or of why an order was given.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,8 +24,15 @@ from pertinax._device.wishes import Wish
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
 from pertinax._plan.boxes import Box, Shape
+from pertinax._plan.chunks import chunk_box, chunks_touching
+from pertinax._plan.slabs import slabs
 from pertinax._tree.paths import path_text
 from pertinax.errors import UnsupportedLeaf
+
+_AS_THEY_ARE = ("raw", "flat", "none")
+"""Codecs whose stored bytes are those of the elements."""
+_NOT_IN_PARTS = ("flat", "none", "tensorstore")
+"""Codecs of which a part costs as much as the whole."""
 
 
 class Order(NamedTuple):
@@ -88,8 +96,14 @@ def carry_out(
     ) as fetcher:
         left = beside or ()
         for group in _groups(stored, orders, manifest.leaves, options.budget_bytes):
-            values = _fetch_group([orders[i] for i in group], manifest.leaves, fetcher, left)
-            left = ()
+            together = [orders[i] for i in group]
+            if _needs_slabs(together, manifest.leaves, options.budget_bytes):
+                values = _fetch_in_slabs(
+                    together[0], manifest.leaves, fetcher, options.budget_bytes
+                )
+            else:
+                values = _fetch_group(together, manifest.leaves, fetcher, left)
+                left = ()
             for i, value in zip(group, values, strict=True):
                 out[i] = value
         fetcher.fetch((), beside=left)
@@ -113,14 +127,14 @@ def _carry_out_elsewhere(
 def _groups(
     picked: Sequence[int], orders: Sequence[Order], leaves: Sequence[StoredLeaf], budget_bytes: int
 ) -> Iterator[list[int]]:
-    sizes: dict[tuple[Shape, str], int] = {}
+    sizes: dict[tuple[Shape, str, str], int] = {}
     group: list[int] = []
     weight = 0
     for i in picked:
         leaf = leaves[orders[i].leaf]
-        key = (leaf.shape, leaf.storage_dtype)
+        key = (leaf.shape, leaf.storage_dtype, leaf.codec)
         if key not in sizes:
-            sizes[key] = math.prod(leaf.shape) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
+            sizes[key] = _weight(leaf)
         if group and weight + sizes[key] > budget_bytes:
             yield group
             group, weight = [], 0
@@ -128,6 +142,12 @@ def _groups(
         weight += sizes[key]
     if group:
         yield group
+
+
+def _weight(leaf: StoredLeaf) -> int:
+    """Bytes in flight while all of a leaf is fetched: encoded ones are there twice."""
+    raw = math.prod(leaf.shape) * numpy_dtype(leaf.storage_dtype or "uint8").itemsize
+    return raw if leaf.codec in _AS_THEY_ARE else 2 * raw
 
 
 def _fetch_group(
@@ -141,7 +161,7 @@ def _fetch_group(
     shapes: list[tuple[Shape, tuple[Box, ...]]] = []
     for order in orders:
         leaf, wish = leaves[order.leaf], order.wish
-        shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
+        shape = _shape_wanted(order, leaf)
         boxes = wanted.of(wish, shape)
         shapes.append((shape, boxes))
         requests += [
@@ -160,6 +180,66 @@ def _fetch_group(
             for order, (shape, boxes) in zip(orders, shapes, strict=True)
         ]
     )
+
+
+def _shape_wanted(order: Order, leaf: StoredLeaf) -> Shape:
+    wish = order.wish
+    return leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
+
+
+def _needs_slabs(orders: Sequence[Order], leaves: Sequence[StoredLeaf], budget_bytes: int) -> bool:
+    """Whether it is one leaf, more than the budget, and what is fetched is not yet its value."""
+    order, leaf = orders[0], leaves[orders[0].leaf]
+    if len(orders) > 1 or _weight(leaf) <= budget_bytes or leaf.codec in _NOT_IN_PARTS:
+        return False
+    shape = _shape_wanted(order, leaf)
+    if leaf.codec != "raw" or shape != leaf.shape or order.wish.dtype not in (None, leaf.dtype):
+        return True
+    for box in BoxesWanted().of(order.wish, shape):
+        touched = list(itertools.islice(chunks_touching(box, leaf.chunk_shape), 2))
+        if len(touched) != 1 or chunk_box(touched[0], leaf.chunk_shape, shape) != box:
+            return True
+    return False
+
+
+def _fetch_in_slabs(
+    order: Order, leaves: Sequence[StoredLeaf], fetcher: Fetcher, budget_bytes: int
+) -> list[Any]:
+    """The value of one order, while no more than the budget, or one chunk, is in flight.
+
+    A slab goes across all boxes: chunks that several of them need are read once.
+    """
+    leaf, wish = leaves[order.leaf], order.wish
+    shape = _shape_wanted(order, leaf)
+    boxes = BoxesWanted().of(wish, shape)
+    encoded = leaf.codec not in _AS_THEY_ARE
+    copies = 1 + encoded + (shape != leaf.shape or wish.dtype not in (None, leaf.dtype))
+    limit = budget_bytes // (numpy_dtype(leaf.storage_dtype).itemsize * copies)
+    out: dict[int, NDArray[Any]] = {}
+    for slab in slabs(Box.whole(shape), leaf.chunk_shape, max(1, limit), whole_chunks=encoded):
+        common = {i: part for i, box in enumerate(boxes) if (part := box.intersect(slab))}
+        requests = [
+            Request(order.leaf, part if shape == leaf.shape else _inside(part, leaf.shape))
+            for part in common.values()
+        ]
+        fetched = fetcher.fetch(requests)
+        fetched.reverse()  # each goes as soon as it is copied
+        for i, part in common.items():
+            values = _finish(fetched.pop(), part, leaf, wish)
+            if part == boxes[i]:
+                out[i] = values
+                continue
+            if i not in out:
+                out[i] = _room(boxes[i].shape, values.dtype)
+            out[i][part.relative_to(boxes[i].start).slices] = values
+    arrays = tuple(out[i] for i in range(len(boxes)))
+    return place([Parts(wish if boxes else _with_dtype(wish, leaf), shape, boxes, arrays)])
+
+
+def _room(shape: Shape, dtype: "np.dtype[Any]") -> NDArray[Any]:
+    """New memory that JAX uses as it is."""
+    buffer = fresh_buffer(math.prod(shape) * dtype.itemsize)
+    return np.frombuffer(buffer, dtype).reshape(shape)
 
 
 def _with_dtype(wish: Wish, leaf: StoredLeaf) -> Wish:
@@ -184,7 +264,7 @@ def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDAr
         array = cast_array(array, wish.dtype)
     if array.shape == box.shape:
         return array
-    out = np.frombuffer(fresh_buffer(box.size * array.itemsize), array.dtype).reshape(box.shape)
+    out = _room(box.shape, array.dtype)
     common = _inside(box, leaf.shape)
     if common.size:
         out[common.relative_to(box.start).slices] = array

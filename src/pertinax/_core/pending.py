@@ -26,6 +26,25 @@ Work = Callable[[Callable[[int, int], None]], None]
 """What the thread does; it is given a function to report bytes written and bytes in all."""
 
 
+def wait_moving(
+    ended: Callable[[float], bool],
+    moved_s: Callable[[], float],
+    tell: Callable[[float], str],
+    *,
+    path: str | None = None,
+) -> None:
+    """Wait until `ended`, which is given the seconds to wait at most, says that it is over.
+
+    `moved_s`: when something moved last, by the monotonic clock. Raises `StorageStalled` with what
+    `tell` says of the seconds since then, once there are `STILL_S` of them.
+    """
+    least_s = min(1.0, STILL_S)  # it may have begun to move again just now
+    while not ended(max(least_s, moved_s() + STILL_S - time.monotonic())):
+        still_s = time.monotonic() - moved_s()
+        if still_s >= STILL_S:
+            raise StorageStalled(errno.ETIMEDOUT, tell(still_s), path)
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """How a save went so far. `blocked_s`: until `save_async` returned; `wrote_s`: since then."""
@@ -52,8 +71,11 @@ class Pending:
         begun_s: float,
         total_bytes: int,
         on_done: "Callable[[Pending], None] | None" = None,
+        moved_s: Callable[[], float] | None = None,
     ) -> None:
+        """`moved_s`: when something moved that `work` does not report."""
         self.path = path
+        self._moved_s = moved_s or (lambda: 0.0)
         self._state = _State(path, total_bytes)
         self._begun_s = begun_s
         self._blocked_s = 0.0
@@ -104,14 +126,21 @@ class Pending:
 
     def _wait_moving(self) -> None:
         state = self._state
-        while not state.finished.wait(max(0.01, state.moved_s + STILL_S - time.monotonic())):
-            still_s = time.monotonic() - state.moved_s
-            if still_s >= STILL_S:
-                text = (
-                    f"the save has not moved for {still_s:.0f} s, after {state.written_bytes:,} of "
-                    f"{state.total_bytes:,} bytes: the disk or file system does not answer"
-                )
-                raise StorageStalled(errno.ETIMEDOUT, text, self.path)
+
+        def tell(still_s: float) -> str:
+            done, total = state.written_bytes, state.total_bytes
+            after = f", after {done:,} of {total:,} bytes" if total else ""
+            return (
+                f"the save has not moved for {still_s:.0f} s{after}: the disk or file system does "
+                "not answer"
+            )
+
+        wait_moving(
+            state.finished.wait,
+            lambda: max(state.moved_s, self._moved_s()),
+            tell,
+            path=self.path,
+        )
 
     def statistics(self) -> Statistics:
         """Bytes and times so far; final once `done`."""

@@ -34,6 +34,7 @@ def save(
     chunk_bytes: int | Sequence[int | None] | None = None,
     layout: LayoutName = "ocdbt+zarr2",
     read_back: bool = False,
+    budget_bytes: int | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> str:
@@ -57,6 +58,8 @@ def save(
             `"directory+zarr3"`, a directory for each array and a file for each chunk.
         read_back: whether all files are read from the disk again, and compared, before the
             checkpoint becomes visible: finds storage that says "written" and keeps something else.
+        budget_bytes: how much memory the save may use beside the state; None: 1 GiB. A chunk that
+            is larger by itself, and compressed or cut out of a shard, goes alone.
         store: where to write, if not this machine's files.
         progress: called with bytes written and bytes in all, from the writing threads.
 
@@ -76,6 +79,7 @@ def save(
         chunk_bytes=chunk_bytes,
         layout=layout,
         read_back=read_back,
+        budget_bytes=budget_bytes,
     )
     where, final = locate(path, store)
     options = options.on(where)
@@ -96,6 +100,7 @@ def save_async(
     chunk_bytes: int | Sequence[int | None] | None = None,
     layout: LayoutName = "ocdbt+zarr2",
     read_back: bool = False,
+    budget_bytes: int | None = None,
     store: Store | None = None,
     on_done: Callable[[Pending], None] | None = None,
 ) -> Pending:
@@ -105,7 +110,8 @@ def save_async(
     passed in: small leaves and numpy arrays have been copied, large JAX arrays are held by the
     runtime until they are written. Memory that JAX *aliases* from numpy (`jax.device_put` of an
     aligned array on a CPU) must not be written to by JAX's own contract; if it is, the save notices
-    (a sample is compared) and fails. `snapshot="copy"` copies everything.
+    (a sample is compared) and fails. `snapshot="copy"` copies everything. What is copied is beside
+    the budget.
 
     Args and errors are those of `save`; those found while writing are raised by `Pending.result()`.
     `on_done` is called with the handle when the save has ended, on the writer thread.
@@ -121,6 +127,7 @@ def save_async(
         chunk_bytes=chunk_bytes,
         layout=layout,
         read_back=read_back,
+        budget_bytes=budget_bytes,
     )
     where, final = locate(path, store)
     options = options.on(where)

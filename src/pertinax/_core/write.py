@@ -88,7 +88,7 @@ def write_checkpoint(
         # What appears or vanishes under our hands is not the path that the user gave.
         storage_errors("save the checkpoint", final, names_too=True),
         _shared_draft(store, final, options, talk) as draft,
-        Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers,
+        Workers(options.threads, "pertinax-write", budget_bytes=options.carried_bytes) as workers,
     ):
         counter = _Counter(contents.total_bytes, progress, talk)
         write_contents(

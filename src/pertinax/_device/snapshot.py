@@ -3,7 +3,8 @@
 
 Knows which memory may change under us and which may not. Knows nothing of files.
 
-- Small pieces of any kind are copied, side by side, into one buffer that is laid out like the file.
+- Small pieces of any kind are copied, side by side, into one buffer that is laid out like the file;
+  if the caller waits, then only as much of it at a time as is being written.
 - Large numpy arrays are copied when the caller goes on (`save_async`), and only then.
 - Large arrays on a CPU are held: JAX keeps a buffer whose view is alive, through `delete()` and
   donation. Where JAX itself aliases numpy memory, the caller could still write into it, against
@@ -14,8 +15,10 @@ Knows which memory may change under us and which may not. Knows nothing of files
 """
 
 import mmap
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 
 from pertinax._device import transfer
 from pertinax._device.inspect import LiveLeaf
-from pertinax._plan.write import SMALL_BYTES, WritePlan
+from pertinax._plan.write import SMALL_BYTES, Piece, WritePlan
 from pertinax._tree.paths import Path, path_text
 from pertinax.errors import SnapshotChanged
 
@@ -58,6 +61,22 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Borrowed:
+    """Small pieces of a plan that stay where they are."""
+
+    offsets: Sequence[int]
+    arrays: Sequence[Callable[[], NDArray[Any]]]
+
+    def image(self, start: int, stop: int) -> memoryview:
+        """A copy of those between two offsets, laid out like the file; none may be cut in two."""
+        out = fresh_buffer(stop - start)
+        for i in range(bisect_left(self.offsets, start), bisect_left(self.offsets, stop)):
+            data, at = self.arrays[i]().tobytes(), self.offsets[i] - start
+            out[at : at + len(data)] = data
+        return out
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Bytes in plan order: `packed` is the image of all small pieces, `large[i]` the array of the
     i-th large piece.
@@ -66,9 +85,15 @@ class Snapshot:
     at a time.
     """
 
-    packed: memoryview
+    packed: memoryview | Borrowed
     large: tuple[NDArray[Any], ...]
     fingerprints: tuple[Fingerprint, ...]
+
+    def image(self, start: int, stop: int) -> memoryview:
+        """The image of the small pieces from one offset to another, both those of pieces."""
+        if isinstance(self.packed, Borrowed):
+            return self.packed.image(start, stop)
+        return self.packed[start:stop]
 
     def check(self) -> None:
         """Raise `SnapshotChanged` if a held array was written to since the snapshot was taken."""
@@ -90,18 +115,29 @@ def take(
     """
     leaves = [_on_the_way(leaf, pinned=pinned) for leaf in leaves]
     hosts = _Hosts(leaves, mode)
-    packed = fresh_buffer(plan.packed_bytes)
-    for piece, offset in zip(plan.pieces[: plan.packed], plan.offsets.tolist(), strict=False):
-        array = np.asarray(leaves[piece.leaf].sources[piece.source])
-        if array.shape != piece.box.shape:
-            array = array[_within(piece.box, leaves[piece.leaf].box_of_source(piece.source))]
-        packed[offset : offset + piece.length] = little_endian(array).tobytes()
+    small = plan.pieces[: plan.packed]
+    offsets: list[int] = plan.offsets[: plan.packed].tolist()
+    if mode == "borrow":
+        packed = Borrowed(offsets, [partial(_small, leaves[piece.leaf], piece) for piece in small])
+    else:
+        packed = fresh_buffer(plan.packed_bytes)
+        for piece, offset in zip(small, offsets, strict=True):
+            data = _small(leaves[piece.leaf], piece).tobytes()
+            packed[offset : offset + piece.length] = data
     large: list[NDArray[Any]] = []
     for piece in plan.pieces[plan.packed :]:
         array = hosts.array(piece.leaf, piece.source)
         within = _within(piece.box, leaves[piece.leaf].box_of_source(piece.source))
         large.append(array if array.shape == piece.box.shape else array[within])
     return Snapshot(packed, tuple(large), hosts.fingerprints(paths) if mode == "hold" else ())
+
+
+def _small(leaf: LiveLeaf, piece: Piece) -> NDArray[Any]:
+    """The elements of a small piece, as files have them."""
+    array = np.asarray(leaf.sources[piece.source])
+    if array.shape != piece.box.shape:
+        array = array[_within(piece.box, leaf.box_of_source(piece.source))]
+    return little_endian(array)
 
 
 class _Hosts:

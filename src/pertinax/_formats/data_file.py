@@ -6,6 +6,7 @@ into: a `Placing` says so. Raw pieces go straight from the snapshot's buffers to
 several threads; compressed ones get a place as they come.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -35,7 +36,9 @@ Place = tuple[int, int]
 
 
 class Span(NamedTuple):
-    """Bytes `start` to `stop` of the snapshot's packed pieces, and where they go."""
+    """Bytes `start` to `stop` of the snapshot's packed pieces, all of them whole, and where they
+    go.
+    """
 
     start: int
     stop: int
@@ -100,7 +103,8 @@ def write_pieces(
     plan, snapshot = content.plan, content.snapshot
     last = plan.packed + plan.placed
     places = placing.places
-    writing = _Writing(outputs, placing, content, workers, progress)
+    offsets = plan.offsets[: plan.packed].tolist()
+    writing = _Writing(outputs, placing, content, workers, progress, offsets)
     raw_jobs: list[_RawJob] = []
     for i in range(plan.packed, last):
         raw_jobs += _raw_jobs(plan.pieces[i], places[i], snapshot.large[i - plan.packed])
@@ -110,13 +114,7 @@ def write_pieces(
         *(lambda i=i: writing.encoded(i) for i in range(last, len(plan.pieces))),
     ]
     results = workers.run_all(tasks)
-    packed = snapshot.packed
-    receipts = [
-        Receipt(piece, *place, piece.length, (crc32c(packed[start : start + piece.length]),))
-        for piece, place, start in zip(
-            plan.pieces[: plan.packed], places, plan.offsets.tolist(), strict=False
-        )
-    ]
+    receipts = [receipt for found in results if isinstance(found, list) for receipt in found]
     receipts += _merge([r for r in results if isinstance(r, _Part)])
     receipts += [r for r in results if isinstance(r, Receipt)]
     return receipts
@@ -165,13 +163,21 @@ class _Writing:
     content: Content
     workers: Workers
     progress: Progress
+    offsets: Sequence[int]
 
-    def packed(self, span: Span) -> None:
-        length = span.stop - span.start
+    def packed(self, span: Span) -> list[Receipt]:
+        start, stop, place = span
+        length = stop - start
+        out: list[Receipt] = []
         with self.workers.carrying(length):
-            data = self.content.snapshot.packed[span.start : span.stop]
-            self.outputs.write(*span.place, [data])
+            data = self.content.snapshot.image(start, stop)
+            for i in range(bisect_left(self.offsets, start), bisect_left(self.offsets, stop)):
+                piece, at = self.content.plan.pieces[i], self.offsets[i] - start
+                crc = crc32c(data[at : at + piece.length])
+                out.append(Receipt(piece, *self.placing.places[i], piece.length, (crc,)))
+            self.outputs.write(*place, [data])
         self.progress(length)
+        return out
 
     def raw(self, job: _RawJob) -> _Part:
         with self.workers.carrying(job.array.nbytes):
@@ -194,8 +200,9 @@ class _Writing:
     def encoded(self, position: int) -> Receipt:
         plan, snapshot = self.content.plan, self.content.snapshot
         piece = plan.pieces[position]
-        with self.workers.carrying(piece.length):
-            array = snapshot.large[position - plan.packed]
+        array = snapshot.large[position - plan.packed]
+        copies = 1 if array.flags.c_contiguous else 2
+        with self.workers.carrying(copies * piece.length):
             raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             data = encode_chunk(self.content.leaves[piece.leaf].codec, memoryview(raw))
             place = self.placing.reserve(position, len(data))

@@ -130,7 +130,7 @@ class DataFiles:
         ends = _file_ends(plan, exact=exact)
         self.spans: list[Span] = []
         for file, (start, end) in enumerate(zip(plan.cuts, ends, strict=True)):
-            spans = _spans(file, start, min(end, plan.packed_bytes))
+            spans = _spans(plan, file, start, min(end, plan.packed_bytes))
             self.spans += spans
             outputs.add(_new_name(), end - start, writes=len(spans))
         self.places = _places(plan)
@@ -190,11 +190,18 @@ def _file_ends(plan: WritePlan, *, exact: bool) -> list[int]:
     return ends
 
 
-def _spans(file: int, start: int, stop: int) -> list[Span]:
-    return [
-        Span(begin, min(begin + SEGMENT_BYTES, stop), (file, begin - start))
-        for begin in range(start, stop, SEGMENT_BYTES)
-    ]
+def _spans(plan: WritePlan, file: int, start: int, stop: int) -> list[Span]:
+    """Writes of whole packed pieces, as many of them as a segment holds."""
+    found: list[Span] = []
+    begin = start
+    while begin < stop:
+        end = stop
+        if stop - begin > SEGMENT_BYTES:
+            last = int(np.searchsorted(plan.offsets[: plan.packed], begin + SEGMENT_BYTES, "right"))
+            end = int(plan.offsets[last - 1])
+        found.append(Span(begin, end, (file, begin - start)))
+        begin = end
+    return found
 
 
 def _gaps(

@@ -6,18 +6,18 @@ there is something to remove and is no daemon: a program that ends finishes its 
 killed, what is left is invisible and bears its name, and the next `open_root` removes it.
 """
 
-import errno
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, final
 
-from pertinax._core import pending
+from pertinax._core.pending import wait_moving
 from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.publishing import Hidden, publishing
-from pertinax.errors import CheckpointNotFound, StorageStalled
+from pertinax.errors import CheckpointNotFound
 
 _LOG: Final = logging.getLogger(__name__)
 # An error carries its traceback, and a broken disk has no end of them.
@@ -34,7 +34,7 @@ class Deleter:
         self._failures: deque[BaseException] = deque(maxlen=_REMEMBERED)
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._removed = 0
+        self.moved_s = 0.0  # when the thread last began, or ended, with something
 
     @property
     def failures(self) -> list[BaseException]:
@@ -102,6 +102,7 @@ class Deleter:
             self._hidden += doomed
             if self._thread is not None:
                 return
+            self.moved_s = time.monotonic()
             self._thread = threading.Thread(
                 target=self._remove_all, name="pertinax-delete", daemon=False
             )
@@ -112,7 +113,7 @@ class Deleter:
         if self._thread is None:
             self._remove_all()
 
-    def wait(self, timeout_s: float | None = None) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Wait until nothing is left to remove; False if that takes longer than `timeout_s`."""
         with self._idle:
             return self._idle.wait_for(lambda: self._thread is None, timeout_s)
@@ -122,12 +123,11 @@ class Deleter:
 
         Raises `StorageStalled` when nothing has been removed for half an hour.
         """
-        removed = self._removed
-        while not self.wait(pending.STILL_S):
-            if self._removed == removed:
-                text = f"nothing was removed for {pending.STILL_S:.0f} s: the disk does not answer"
-                raise StorageStalled(errno.ETIMEDOUT, text)
-            removed = self._removed
+        wait_moving(
+            self.wait,
+            lambda: self.moved_s,
+            lambda still_s: f"nothing was removed for {still_s:.0f} s: the disk does not answer",
+        )
 
     def _remove_all(self) -> None:
         while True:
@@ -141,7 +141,7 @@ class Deleter:
                 self._publishing.remove(doomed)
             except BaseException as error:  # noqa: BLE001 - one failure must not end the others
                 self._remember("a deleted checkpoint still takes room", doomed.final, error)
-            self._removed += 1
+            self.moved_s = time.monotonic()
 
     def _remember(self, what: str, path: str, error: BaseException) -> None:
         self._failures.append(error)

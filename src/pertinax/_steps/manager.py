@@ -70,7 +70,7 @@ class Manager(Reading):
         save: which steps to save: a policy, `n` for `EverySteps(n)`, None for every call.
         keep: which steps live: a policy, `n` for `Latest(n)`, None for all. See `policies`.
         background: whether `save` returns at once and a thread writes.
-        compression, snapshot, chunk_bytes, layout: as for `save_async`.
+        compression, snapshot, chunk_bytes, layout, budget_bytes: as for `save_async`.
         read_back: whether each step is read from the disk again, and compared, before it becomes
             visible and older ones go: then every step of this run has been verified once.
         store: where to write, if not this machine's files.
@@ -100,6 +100,7 @@ class Manager(Reading):
         chunk_bytes: int | None = None,
         layout: LayoutName = "ocdbt+zarr2",
         read_back: bool = False,
+        budget_bytes: int | None = None,
         store: Store | None = None,
         prefix: str | None = None,
         width: int | None = None,
@@ -114,6 +115,7 @@ class Manager(Reading):
             chunk_bytes=chunk_bytes,
             layout=layout,
             read_back=read_back,
+            budget_bytes=budget_bytes,
         )
         self._background = background
         self._clock = clock

@@ -39,6 +39,7 @@ class LoadChoices(TypedDict, total=False):
     arrays: Arrays
     check: Check
     mmap: bool
+    budget_bytes: int
     item: str | None
 
 

@@ -291,5 +291,5 @@ def _replacing(deleter: Deleter, final: str, options: SaveOptions, talk: Round) 
     if talk.topology.is_primary:
         with contextlib.suppress(CheckpointNotFound):
             deleter.delete_or_raise(final)
-        deleter.wait()
+        deleter.close()
     return options

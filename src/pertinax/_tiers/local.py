@@ -101,7 +101,7 @@ class LocalTier:
     def _remove(self, places: Iterable[str]) -> None:
         for place in places:
             self._deleter.delete(place)
-        self._deleter.wait()
+        self._deleter.close()
 
     def parts(self) -> list[Part]:
         """What is here. A step whose notes are damaged is as good as lost, and is not listed; so

@@ -195,13 +195,17 @@ class TieredManager:
             return chosen
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until what was saved is durable, each tier in its way; raise a failure."""
+        """Wait until what was saved is durable, each tier in its way; raise a failure.
+
+        Raises `TimeoutError` as `Manager.wait` does.
+        """
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
         for line in self._lines:
-            line.settle(timeout_s)
-        if timeout_s is None:
+            line.settle(None if end_s is None else max(0.0, end_s - time.monotonic()))
+        if end_s is None:
             self._deleter.close()
-        else:
-            self._deleter.wait(timeout_s)
+        elif not self._deleter.wait(max(0.0, end_s - time.monotonic())):
+            raise TimeoutError(f"old steps are not gone after {timeout_s} s")
 
     def raise_failure(self) -> None:
         """Raise the failure of a save that has ended. Never waits."""

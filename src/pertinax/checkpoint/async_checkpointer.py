@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 import jax
@@ -137,18 +137,24 @@ class AsyncCheckpointer(Checkpointer):
             place = choose_place(directory, force=force, talk=talk)
             _LOG.info("%s save begins path=%s", teller(), place.final)
             given = save_args_of(self._handler, args, kwargs)
-            with self._meeting.inside(talk):
+            with self._meeting.inside(talk, self.moved):
                 path, result = run_coroutine(self._start(place, given, talk))
             futures = list(flat_futures(result))
             flight = self._flight(path, place, futures, talk)
             with handed_over(stack) as on_thread:
 
                 def finish(_: Any) -> None:
-                    with on_thread, self._meeting.inside(talk):
+                    with on_thread, self._meeting.inside(talk, self.moved):
                         self._finish(flight, begun_ns)
 
                 try:
-                    self._pending = Pending(place.final, finish, begun_s=begun_s, total_bytes=0)
+                    self._pending = Pending(
+                        place.final,
+                        finish,
+                        begun_s=begun_s,
+                        total_bytes=0,
+                        moved_s=lambda: self.moved.at_s,
+                    )
                 except BaseException as error:  # no thread to be had
                     talk.fail(error)
                     with contextlib.suppress(BaseException):
@@ -193,7 +199,7 @@ class AsyncCheckpointer(Checkpointer):
         try:
             _LOG.info("%s background save begins path=%s", teller(), final)
             _record("commit_future_count", len(flight.futures))
-            _wait_for_all(flight.futures)
+            _wait_for_all(flight.futures, self.moved)
             _LOG.info("%s all is written writes=%d path=%s", teller(), len(flight.futures), final)
             _record("commit_duration_sec", time.monotonic() - began_s)
             self._meet("async_write_complete", flight)
@@ -214,6 +220,7 @@ class AsyncCheckpointer(Checkpointer):
     def _commit(self, path: TemporaryPath, place: Place, begun_ns: int) -> None:
         _LOG.info("%s handler finalizes path=%s", teller(), place.final)
         self._handler.finalize(path.get())
+        self.moved()
         callback = self._async_options.post_finalization_callback
         if callback is not None:
             _LOG.info("%s post_finalization_callback is called path=%s", teller(), place.final)
@@ -244,36 +251,50 @@ class AsyncCheckpointer(Checkpointer):
     def wait_until_finished(self) -> None:
         """Wait for the save in the background. Raises what went wrong with it, once.
 
-        The thread that saves does not wait for itself.
+        Raises `StorageStalled`, which is a `TimeoutError`, when nothing has moved for half an hour;
+        the save goes on then. The thread that saves does not wait for itself.
         """
+        self.wait_for_end()
+
+    def wait_for_end(self, timeout_s: float | None = None) -> None:
+        """As `wait_until_finished`; with a limit it raises `TimeoutError` instead."""
         if self.is_saving_here():
             return
-        pending, self._pending = self._pending, None
+        pending = self._pending
         if pending is not None:
             _LOG.info("%s[wait_until_finished] waits path=%s", teller(), pending.path)
-            pending.result()
+            error = pending.exception(timeout_s)  # raises while it goes on: it stays ours then
+            if self._pending is pending:
+                self._pending = None
+                if error is not None:
+                    raise error
             _LOG.info("%s[wait_until_finished] has waited path=%s", teller(), pending.path)
         self._notes.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, then close the handler. Raises what went wrong in the background."""
+        """Wait, then close the handler. Raises what went wrong in the background.
+
+        While nothing moves, nothing is closed: `StorageStalled`, and you may call it again.
+        """
         try:
             self.wait_until_finished()
         finally:
-            super().close()
+            if self._pending is None:
+                super().close()
 
 
 def _record(name: str, value: float) -> None:
     jax.monitoring.record_event_duration_secs(_DURATIONS + name, value)
 
 
-def _wait_for_all(futures: Sequence[Future]) -> None:
-    """Wait for every future, then raise the first failure."""
+def _wait_for_all(futures: Sequence[Future], moved: Callable[[], None] = lambda: None) -> None:
+    """Wait for every future, then raise the first failure. Each that ends has `moved` something."""
     failures: list[BaseException] = []
     for future in futures:
         try:
             future.result()
         except BaseException as error:  # noqa: BLE001 - raised below, once nobody writes any more
             failures.append(error)
+        moved()
     if failures:
         raise failures[0]

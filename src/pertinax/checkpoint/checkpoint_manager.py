@@ -134,7 +134,9 @@ class CheckpointManager(AbstractCheckpointManager):
         told = Told(checkpointers, item_names, item_handlers, handler_registry)
         self._backing: Backing = build_backing(told, self._options)
         self._mode = ItemMode(self._backing)
-        self._finalizer = Finalizer()
+        self._finalizer = Finalizer(
+            lambda: max(self._removal.moved_s, self._checkpointer.moved.at_s)
+        )
         self._saving = threading.RLock()
         self._preempted: tuple[int, bool] | None = None
         self._closed = False
@@ -337,7 +339,7 @@ class CheckpointManager(AbstractCheckpointManager):
         _LOG.info("%s save is being finalized", teller(step))
         try:
             if isinstance(self._checkpointer, AsyncCheckpointer):
-                self._checkpointer.wait_until_finished()
+                self._checkpointer.wait_for_end(threading.TIMEOUT_MAX)
         except BaseException:
             self._known.fail()
             raise
@@ -447,7 +449,8 @@ class CheckpointManager(AbstractCheckpointManager):
         self._known.discard(step)
 
     def wait_until_finished(self) -> None:
-        """Wait for the save in the background and for what it removes. Raises its failure.
+        """Wait for the save in the background and for what it removes. Raises its failure, or
+        `StorageStalled` when nothing has moved for half an hour; it goes on then.
 
         (The next save waits for the save alone, and not until the bytes of old steps are gone.)
 

@@ -16,7 +16,7 @@ from pertinax._core.places import locate
 from pertinax._hosts import Round
 from pertinax.checkpoint._adapt.calls import construct_args, restore_args_of, save_args_of
 from pertinax.checkpoint._adapt.legacy import get_legacy_handler_wrapper, with_args
-from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.meeting import LastMove, Meeting
 from pertinax.checkpoint._adapt.publish import (
     Place,
     abandon,
@@ -93,6 +93,7 @@ class Checkpointer(AbstractCheckpointer):
         self._notes = self._make_notes(checkpoint_metadata_store)
         self._temporary_path_class = temporary_path_class
         self._owner: str | None = None  # of the directory that is made next
+        self.moved = LastMove()
         jax.monitoring.record_event(self._INIT_EVENT)
 
     def _make_notes(self, store: Any) -> StepNotes:

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a save that goes on in the background, and who hears how it went.
 
-Knows one thread at a time, whose step it works for, and its failure. Knows nothing of files. Who
-began the save is the one who settles it: anybody else may wait and is told, but the failure stays
-until its owner, or the next save, has heard of it.
+Knows one thread at a time, whose step it works for, and its failure. Knows nothing of files, but
+asks when something moved last: no wait for the thread is endless. Who began the save is the one who
+settles it: anybody else may wait and is told, but the failure stays until its owner, or the next
+save, has heard of it.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, final
 
+from pertinax._core.pending import wait_moving
 from pertinax.checkpoint._adapt.telling import teller
 
 _LOG: Final = logging.getLogger(__name__)
@@ -20,7 +23,9 @@ _LOG: Final = logging.getLogger(__name__)
 class Finalizer:
     """Runs one piece of work at a time, in a thread. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved_s: Callable[[], float]) -> None:
+        """`moved_s`: when the work moved last, by the monotonic clock."""
+        self._moved_s = moved_s
         self._lock = threading.Lock()
         self._current: _Run | None = None
 
@@ -36,7 +41,8 @@ class Finalizer:
     def wait(self, *, settle: bool = False) -> None:
         """Wait for the end and raise the failure, if it failed.
 
-        The thread that called `start` settles it by that; with `settle`, any thread does.
+        The thread that called `start` settles it by that; with `settle`, any thread does. Raises
+        `StorageStalled` when nothing has moved for half an hour; the work goes on then.
         """
         run = self._current
         if run is None:
@@ -46,7 +52,14 @@ class Finalizer:
         if threading.current_thread() is run.thread:
             return  # a callback asks for its own end
         _LOG.info("%s waits for the save in the background", who)
-        run.thread.join()
+        wait_moving(
+            run.ended,
+            lambda: max(run.began_s, self._moved_s()),
+            lambda still_s: (
+                f"the save of step {run.step} has not moved for {still_s:.0f} s: the disk or file "
+                "system does not answer"
+            ),
+        )
         _LOG.info("%s has waited", who)
         if settle or threading.get_ident() == run.owner:
             with self._lock:
@@ -72,10 +85,16 @@ class _Run:
         self.step = step
         self.error: BaseException | None = None
         self.owner = threading.get_ident()
+        self.began_s = time.monotonic()
         self._work = work
         # Inherits the flag of the saving thread, which is as a rule no daemon: a program that ends
         # waits for its save.
         self.thread = threading.Thread(target=self._run, name="save_finalize")
+
+    def ended(self, timeout_s: float) -> bool:
+        """Whether it has ended within so many seconds."""
+        self.thread.join(timeout_s)
+        return not self.thread.is_alive()
 
     def _run(self) -> None:
         try:

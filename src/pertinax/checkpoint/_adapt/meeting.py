@@ -27,6 +27,23 @@ _WAITED: Final = "/jax/checkpoint/sync_global_devices_duration_sec"
 class _Operation:
     talk: Round
     options: MultiprocessingOptions
+    moved: Callable[[], None]
+
+
+@final
+class LastMove:
+    """Called whenever something has been written; `at_s` is when that was last, by the monotonic
+    clock.
+    """
+
+    __slots__ = ("at_s",)
+
+    def __init__(self) -> None:
+        self.at_s = 0.0
+
+    def __call__(self) -> None:
+        """Something has moved."""
+        self.at_s = time.monotonic()
 
 
 @final
@@ -118,9 +135,10 @@ class Meeting:
         return operation.talk.begin(kind, subject, timeout_s=timeout_s)
 
     @contextlib.contextmanager
-    def inside(self, talk: Round) -> Iterator[None]:
-        """What the block calls is a part of this operation."""
-        token = _registry.OPERATION.set(_Operation(talk, self.options))
+    def inside(self, talk: Round, moved: Callable[[], None] | None = None) -> Iterator[None]:
+        """What the block calls is a part of this operation, and calls `moved` as it goes on."""
+        operation = _Operation(talk, self.options, moved or (lambda: None))
+        token = _registry.OPERATION.set(operation)
         try:
             yield
         finally:
@@ -167,6 +185,12 @@ def told_by_primary(phase: str, decide: Callable[[], str]) -> str | None:
     if operation is None or operation.talk.topology.alone:
         return None
     return operation.talk.agree(phase, decide)
+
+
+def who_hears_of_progress() -> Callable[[], None]:
+    """What to call, from any thread, whenever the operation at hand has moved."""
+    operation = _current()
+    return (lambda: None) if operation is None else operation.moved
 
 
 def _current() -> _Operation | None:

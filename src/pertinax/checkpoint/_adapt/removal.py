@@ -90,6 +90,11 @@ class Removal:
             _LOG.info("%s deleted step path=%s", teller(), place)
         return gone
 
+    @property
+    def moved_s(self) -> float:
+        """When the last bytes went that went in the background, by the monotonic clock."""
+        return self._deleter.moved_s
+
     def make_room(self) -> None:
         """Before a save: where another such step hardly fits, wait for the bytes of the last ones.
 
@@ -100,7 +105,7 @@ class Removal:
         with contextlib.suppress(OSError):
             if shutil.disk_usage(self._directory).free < _SPARE * self._bytes:
                 _LOG.info("%s waits until old steps have made room", teller())
-                self._deleter.wait()
+                self._deleter.close()
 
     def settle(self) -> None:
         """Wait until nothing is left to remove, unless deletion goes on in the background."""

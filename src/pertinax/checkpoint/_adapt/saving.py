@@ -51,7 +51,7 @@ from pertinax.checkpoint._adapt.leaf_handlers import (
     sort_out,
     typestrs_of,
 )
-from pertinax.checkpoint._adapt.meeting import Meeting
+from pertinax.checkpoint._adapt.meeting import Meeting, who_hears_of_progress
 from pertinax.checkpoint._adapt.telemetry import record_deprecated, record_held, record_written
 from pertinax.checkpoint._adapt.threads import start
 from pertinax.checkpoint._adapt.trees import align
@@ -230,12 +230,15 @@ def _write_all(
     check_room(store, path, content.plan.total_bytes)
     last_bytes_s = time.monotonic()
 
+    moved = who_hears_of_progress()
+
     def progress(_: int) -> None:
         nonlocal last_bytes_s
         last_bytes_s = time.monotonic()
+        moved()
         talk.check()
 
-    with Workers(options.threads, "pertinax-write", budget_bytes=options.budget_bytes) as workers:
+    with Workers(options.threads, "pertinax-write", budget_bytes=options.carried_bytes) as workers:
         write_item(
             store, path, content, workers=workers, progress=progress, exchange=Exchange(talk)
         )

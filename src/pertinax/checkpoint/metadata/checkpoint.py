@@ -6,21 +6,24 @@ be read counts as absent. Knows nothing of how a save is published.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from etils import epath
 
+from pertinax._core import pending
 from pertinax._core.places import locate
 from pertinax._formats.ledger import LEDGER_FILE, vouched_files
 from pertinax._formats.metadata.step_metadata import STEP_FILE, decode_step, step_fields
 from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
-from pertinax.errors import CorruptCheckpoint
+from pertinax.errors import CorruptCheckpoint, StorageStalled
 from pertinax.typing import PathLike
 
 _LOG: Final = logging.getLogger(__name__)
@@ -235,17 +238,21 @@ class _NonBlockingCheckpointMetadataStore(CheckpointMetadataStore):
 
     def wait_until_finished(self) -> None:
         """Wait for the writes so far, in order; the first failure is raised, the next one by the
-        next call.
+        next call. Raises `StorageStalled` if one of them takes half an hour.
         """
         while True:
             with self._lock:
                 if not self._writes:
                     return
-                first = self._writes.pop(0)
-            first.result()
+                first = self._writes[0]
+            _wait([first])
+            with self._lock, contextlib.suppress(ValueError):
+                self._writes.remove(first)
+            first.result(0)
 
     def close(self) -> None:
         if self._thread is not None:
+            _wait(self._writes)
             self._thread.shutdown(wait=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -253,6 +260,13 @@ class _NonBlockingCheckpointMetadataStore(CheckpointMetadataStore):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(enable_write={self.enable_write})"
+
+
+def _wait(writes: Sequence[concurrent.futures.Future[None]]) -> None:
+    """Wait for the end of each, half an hour at most. Raises `StorageStalled`."""
+    if concurrent.futures.wait(writes, pending.STILL_S).not_done:
+        text = f"a note was not written in {pending.STILL_S:.0f} s: the disk does not answer"
+        raise StorageStalled(errno.ETIMEDOUT, text)
 
 
 def _reduce(store: CheckpointMetadataStore, enable_write: bool) -> tuple[Any, ...]:
