@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+import pertinax
+
 MIB = 1 << 20
 BUDGET = 16 * MIB
 CHUNK = 8 * MIB
@@ -37,7 +39,7 @@ def extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, int]
     """Bytes beyond what there was before, and the number of leaves, of each case."""
     command = [sys.executable, "-m", "tests.core.memory_cases"]
     command.append(str(tmp_path_factory.mktemp("memory")))
-    source = str(pathlib.Path("src").resolve())
+    source = str(pathlib.Path(pertinax.__file__).parents[1])
     paths = os.pathsep.join([source, ".", os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
