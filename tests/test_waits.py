@@ -25,6 +25,7 @@ DEVICES = "for what the program itself computes"
 
 REVIEWED = {
     ("_core/pending.py", "self._thread.join()"): DONE,
+    ("_core/rest.py", "one.result()"): SYSTEM,
     ("_formats/item.py", "content.others.wait()"): THREAD,
     (
         "_formats/zarr/tensorstore.py",

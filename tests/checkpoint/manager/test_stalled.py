@@ -5,6 +5,7 @@ once it is there again.
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ class Disk:
 
         self._patch.setattr(LocalStore, method, stalled)
 
+    def has_stopped(self) -> None:
+        """Wait for it; from then on the program has little patience."""
+        assert self.reached.wait(60)
+        self._patch.setattr("pertinax._core.pending.STILL_S", 0.1)
+
     def go_on(self) -> None:
         self._patch.setattr("pertinax._core.pending.STILL_S", 60.0)
         self._back.set()
@@ -45,7 +51,6 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.1)
     found = Disk(monkeypatch)
     yield found
     found.go_on()
@@ -69,7 +74,7 @@ def test_each_wait_for_a_stalled_checkpointer_ends(
     checkpointer.wait_until_finished()
     disk.stop(method, part)
     checkpointer.save(tmp_path / "b", args=args)
-    assert disk.reached.wait(60)
+    disk.has_stopped()
     refused(
         checkpointer.wait_until_finished,
         lambda: checkpointer.save(tmp_path / "c", args=args),
@@ -92,7 +97,7 @@ def test_each_wait_for_a_stalled_manager_ends(tmp_path: Path, disk: Disk) -> Non
     manager.wait_until_finished()
     disk.stop("create", r"/2\.")
     manager.save(2, args=args)
-    assert disk.reached.wait(60)
+    disk.has_stopped()
     refused(
         manager.wait_until_finished,
         lambda: manager.save(3, args=args),
@@ -117,7 +122,7 @@ def test_each_wait_for_a_stalled_removal_ends(tmp_path: Path, disk: Disk) -> Non
     manager.wait_until_finished()
     disk.stop("remove_file", r"/1\.")
     manager.save(2, args=args)
-    assert disk.reached.wait(60)
+    disk.has_stopped()
     refused(manager.wait_until_finished, manager.close)
     assert manager.all_steps() == [2]
     disk.go_on()
@@ -125,17 +130,23 @@ def test_each_wait_for_a_stalled_removal_ends(tmp_path: Path, disk: Disk) -> Non
     assert not [one for one in tmp_path.iterdir() if one.name.startswith("1")]
 
 
-def test_a_save_that_moves_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it takes: each segment that is written begins the time anew."""
-    monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.5)
-    turn, real = threading.Event(), LocalStore.create
+def test_each_segment_that_is_written_begins_the_time_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a save that moves is waited for, however long it takes."""
+    reached, back, real = threading.Event(), threading.Event(), LocalStore.create
+    written = 0
 
     class Slowly:
         def __init__(self, inner: Any) -> None:
             self._inner = inner
 
         def write_at(self, *args: Any) -> None:
-            turn.wait(0.1)
+            nonlocal written
+            written += 1
+            if written > 16:
+                reached.set()
+                assert back.wait(60)
             self._inner.write_at(*args)
 
         def __getattr__(self, name: str) -> Any:
@@ -147,14 +158,20 @@ def test_a_save_that_moves_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
         def __exit__(self, *error: object) -> None:
             self._inner.__exit__(*error)
 
-    def create(store: LocalStore, path: str, *args: Any) -> Any:
-        return Slowly(real(store, path, *args))
-
-    monkeypatch.setattr(LocalStore, "create", create)
-    with ocp.CheckpointManager(tmp_path) as manager:
-        manager.save(0, args=ocp.args.StandardSave({"w": np.zeros(16 << 20)}))  # 32 segments
-        manager.wait_until_finished()
-    assert (tmp_path / "0").exists()
+    with ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "a", args=ocp.args.StandardSave(TREE))
+        checkpointer.wait_until_finished()
+        monkeypatch.setattr(LocalStore, "create", lambda *args: Slowly(real(*args)))
+        begun_s = time.monotonic()
+        checkpointer.save(tmp_path / "b", args=ocp.args.StandardSave({"w": np.zeros(16 << 20)}))
+        assert reached.wait(60)
+        pending = checkpointer._pending
+        assert pending is not None
+        assert checkpointer.moved.at_s > begun_s
+        assert pending._moved_s() == checkpointer.moved.at_s
+        back.set()
+        checkpointer.wait_until_finished()
+    assert (tmp_path / "b").exists()
 
 
 def test_notes_that_are_not_written_end_the_wait(tmp_path: Path, disk: Disk) -> None:
@@ -162,7 +179,7 @@ def test_notes_that_are_not_written_end_the_wait(tmp_path: Path, disk: Disk) -> 
     (tmp_path / "a").mkdir()
     store = checkpoint_metadata_store(enable_write=True, blocking_write=False)
     store.write(tmp_path / "a", ocp.metadata.StepMetadata(init_timestamp_nsecs=1))
-    assert disk.reached.wait(60)
+    disk.has_stopped()
     refused(store.wait_until_finished, store.close)
     disk.go_on()
     store.close()
