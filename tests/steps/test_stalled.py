@@ -28,7 +28,8 @@ class Stall:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(disk: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once there is a disk: to fill one may take a while."""
     monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.1)
 
 
@@ -80,6 +81,7 @@ def test_each_wait_for_a_stalled_save_ends(disk: MemoryStore, stall: Stall) -> N
     assert same(manager.load(1), state(1))
     stall.back.set()
     pending.result(60)
+    manager.wait(60)
     manager.close()
     assert manager.steps() == [2]
     assert same(manager.load(2), state(2))
@@ -122,7 +124,7 @@ def test_a_save_that_moves_is_waited_for(
     """However long it takes: each byte that is written begins the time anew."""
     from pertinax._core.pending import Pending
 
-    monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.3)
+    monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.6)
     turn = threading.Event()
 
     def work(progress: Any) -> None:
@@ -133,16 +135,16 @@ def test_a_save_that_moves_is_waited_for(
     assert Pending("/c", work, begun_s=0.0, total_bytes=10).result() == "/c"
 
 
-@pytest.mark.usefixtures("impatient")
 def test_removal_that_moves_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step that goes begins the time anew."""
     disk = MemoryStore()
     fill(disk, [1, 2, 3])
+    monkeypatch.setattr("pertinax._core.pending.STILL_S", 0.5)
     turn = threading.Event()
 
     def slowly(method: str, path: str) -> None:
         if method == "remove_file" and path.endswith("/pertinax.json") and "default" in path:
-            turn.wait(0.06)
+            turn.wait(0.2)
 
     store: Any = Intercepted(disk, slowly)
     with Manager(ROOT, store=store, keep=1) as manager:
