@@ -329,6 +329,53 @@ def test_a_policy_that_goes_by_time_is_asked_once_for_all(
     assert job.together(work) == [list(zip(near, far, strict=True))] * 2
 
 
+def test_a_failed_save_is_raised_at_the_same_step_everywhere(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was told before."""
+    monkeypatch.setattr(manager, "this_job", lambda: job.hosts[_ME.process])
+    bad = threading.Event()
+    together = threading.Barrier(COUNT, timeout=60)
+    real = LocalStore.sync_dir
+
+    def sync_dir(store: LocalStore, path: str) -> None:
+        if bad.is_set() and str(job.near[1]) in path:
+            raise OSError(5, "the disk is bad", path)
+        real(store, path)
+
+    monkeypatch.setattr(LocalStore, "sync_dir", sync_dir)
+
+    def work(restorer: Restorer) -> Any:
+        told = []
+
+        def note(what: Callable[[], Any]) -> None:
+            try:
+                what()
+                told.append("done")
+            except PertinaxError as error:
+                told.append(type(error).__name__)
+
+        with TieredManager(job.near[_ME.process], job.durable, save_local=1) as tiered:
+            state = {"w": np.arange(3)}
+            together.wait()
+            bad.set()
+            note(lambda: tiered.save(1, state))
+            if _ME.process == 0:
+                note(tiered.wait)
+            for thread in [one for one in threading.enumerate() if "pertinax-save" in one.name]:
+                thread.join(60)
+            together.wait()
+            bad.clear()
+            note(lambda: tiered.save(2, state))
+            note(lambda: tiered.save(3, state))
+            note(tiered.wait)
+            return told, tiered.steps()
+
+    first, second = job.together(work)
+    assert first == (["done", "PeerFailed", "PeerFailed", "done", "done"], [3])
+    assert second == (["done", "StorageError", "done", "done"], [3])
+
+
 def test_another_directory_can_be_looked_into(tmp_path: Path) -> None:
     with pertinax.TieredManager(
         tmp_path / "near", tmp_path / "durable", save=1, save_local=1
