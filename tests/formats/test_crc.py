@@ -65,6 +65,12 @@ def test_one_checksum_for_each_block(size: int) -> None:
     assert crc_blocks(text, 10) == [crc32c(text[i : i + 10]) for i in range(0, size, 10)]
 
 
+def test_a_block_has_a_byte_at_least() -> None:
+    assert crc_blocks(b"ab", 1) == [crc32c(b"a"), crc32c(b"b")]
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        crc_blocks(b"ab", 0)
+
+
 def test_blocks_are_a_mebibyte_unless_told() -> None:
     text = bytes((1 << 20) + 1)
     assert crc_blocks(text) == [crc32c(text[:-1]), crc32c(b"\0")]

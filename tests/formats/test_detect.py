@@ -74,9 +74,23 @@ def test_the_items_of_a_step_are_listed():
         (["/c/1.orbax-checkpoint-tmp-0/x"], "never published"),
         (["/c/.zarray"], "bare array"),
         (["/c/model.txt"], "model.txt"),
+        ([f"/c/{i}" for i in range(1, 6)], "it has 1, 2, 3, 4, 5"),
+        ([f"/c/{i}" for i in range(1, 7)], "it has 1, 2, 3, 4, 5, ..."),
+        ([f"/c/i{i}/_METADATA" for i in range(1, 6)], "(i1, i2, i3, i4, i5): load"),
+        ([f"/c/i{i}/_METADATA" for i in range(1, 7)], "(i1, i2, i3, i4, i5, ...): load"),
+        ([f"/c/{i}/s/_METADATA" for i in range(1, 6)], "steps (1, 2, 3, 4, 5): use"),
+        ([f"/c/{i}/s/_METADATA" for i in range(1, 7)], "steps (1, 2, ..., 5, 6): use"),
     ],
 )
 def test_what_is_no_checkpoint_is_explained(files, words):
     found = detect(disk(*files), "/c")
     assert found.kind == "other"
     assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"\x81\xa1a\x01", "orbax"), (b"\x92\x01\x02", "orbax"), (b"text", "other"), (b"", "other")],
+)
+def test_a_tree_in_one_file_is_told_from_a_text_of_that_name(content, kind):
+    assert detect(disk("/c/checkpoint", checkpoint=content), "/c").kind == kind

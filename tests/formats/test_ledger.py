@@ -4,6 +4,7 @@
 import base64
 import dataclasses
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ from pertinax._formats.ledger import (
     LEDGER_FILE,
     decode_ledger,
     encode_ledger,
+    encode_step_ledger,
     vouched_files,
 )
+from pertinax._formats.manifest import FileRecord
+from pertinax._formats.vouching import measure
+from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
 from pertinax._tree.skeleton import encode
 from pertinax.errors import CorruptCheckpoint, UnsupportedLeaf
@@ -242,6 +247,24 @@ def column(numbers, dtype):
         (lambda f: f["chunks"].update(leaf=column([1, 0, -1], "<i4")), "out of order|without"),
         (lambda f: f.update(container="tar"), "no such layout: 'tar' 'zarr'"),
         (lambda f: f.update(array_driver="n5"), "no such layout: 'ocdbt' 'n5'"),
+        (lambda f: f["specs"][0].update(shape=[-1]), r"not a shape: \(-1,\) in chunks"),
+        (lambda f: f["specs"][0].update(shape=["9"]), r"not a shape: \('9',\) in chunks"),
+        (
+            lambda f: f["specs"][0].update(chunk_shape=[0]),
+            r"not a shape: \(300,\) in chunks of \(0",
+        ),
+        (
+            lambda f: f["specs"][0].update(shape=[2**56 + 1], chunk_shape=[2**40]),
+            "an array of shape",
+        ),
+        (
+            lambda f: f["specs"][0].update(shape=[300], chunk_shape=[2**56 + 1]),
+            "an array of shape",
+        ),
+        (
+            lambda f: f["specs"][0].update(shape=[1] * 65, chunk_shape=[1] * 65),
+            "an array of shape",
+        ),
         (lambda f: f["values"].clear(), "leaf 's' has 0 chunks of 0"),
         (lambda f: f["values"][0].__setitem__(1, 7), "leaf 's' is no str"),
     ],
@@ -266,6 +289,33 @@ def test_the_files_it_vouches_for_are_found_without_the_rest():
     ):
         with pytest.raises(CorruptCheckpoint):
             vouched_files(resealed(change))
+
+
+@pytest.mark.parametrize(
+    "name", ["", 7, None, "a\0b", "a\\b", "/a", "a/", "a//b", ".", "a/../b", "./a"]
+)
+def test_a_file_name_that_leads_elsewhere_is_refused(name):
+    data = resealed(lambda f: f["files"].append([name, 1, "00000000"]))
+    for read in (decode_ledger, vouched_files):
+        with pytest.raises(CorruptCheckpoint, match="file name"):
+            read(data)
+
+
+def test_a_step_s_ledger_vouches_for_files_and_has_nothing_else():
+    files = (FileRecord("default/pertinax.json", 7, 0xFFFFFFFF), FileRecord("x", 0, 1))
+    manifest = decode_ledger(encode_step_ledger(files, {"items": ["default"]}))
+    assert manifest.files == files
+    assert manifest.facts == {"items": ["default"]}
+    assert (manifest.leaves, len(manifest.chunks), manifest.values) == ((), 0, {})
+
+
+def test_a_file_is_measured_as_it_is_whatever_its_length(tmp_path):
+    """It is read in pieces of 16 MiB."""
+    for length in (0, 1, (16 << 20) - 1, 16 << 20, (16 << 20) + 1):
+        content = bytes([7]) * length
+        (tmp_path / "f").write_bytes(content)
+        found = measure(LocalStore(), str(tmp_path), "f")
+        assert found == FileRecord("f", length, zlib.crc32(content))
 
 
 def test_leaves_of_type_handlers_are_read_back():

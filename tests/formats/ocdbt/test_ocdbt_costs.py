@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nodes unfold into is paid for, byte by byte, and limits hold to the last one."""
+
+import pytest
+
+from pertinax._formats.ocdbt.btree import (
+    MAX_KEY_BYTES,
+    MAX_POSITION,
+    Child,
+    Place,
+    Reference,
+    Statistics,
+    decode_node,
+    encode_interior,
+    encode_leaf,
+)
+from pertinax._formats.ocdbt.columns import Budget, Cursor
+from pertinax.errors import CorruptCheckpoint
+
+KEYS = [b"aa", b"ab", b"b"]
+
+
+def node(body: bytes, prefix: bytes = b"", *, height: int = 0):
+    """A decoded node, and what that has cost."""
+    budget = Budget()
+    before = budget.left_bytes
+    cursor = Cursor(body, file="f", start=0, stop=len(body), budget=budget)
+    return decode_node(cursor, Place(height, prefix, "")), before - budget.left_bytes
+
+
+def interior(cut: int = 0) -> bytes:
+    """Three children; `cut` bytes of the first one's key are cut from all keys in it."""
+    one = Statistics(1, 1, 1)
+    body = encode_interior(1, [Child(key, Reference("d/n", 9, 9), one) for key in KEYS])
+    at = body.index(bytes(3) + b"aabb")
+    return body[:at] + bytes((cut, 0, 0)) + body[at + 3 :]
+
+
+def test_a_prefix_is_paid_for_once_for_each_key():
+    leaf = encode_leaf(KEYS, [b"x", b"y", b"z"])
+    plain, cost = node(leaf)
+    longer, cost_of_longer = node(leaf, b"prefix/")
+    assert plain.keys == KEYS
+    assert longer.keys == [b"prefix/" + key for key in KEYS]
+    assert cost_of_longer - cost == 3 * len(b"prefix/")
+
+
+def test_what_is_cut_from_the_keys_of_a_child_is_paid_for():
+    _, cost = node(interior(), height=1)
+    branches, cost_of_cut = node(interior(2), height=1)
+    assert [one.prefix for one in branches] == [b"aa", b"", b""]
+    assert cost_of_cut - cost == 2
+    with pytest.raises(CorruptCheckpoint, match="longer than its key"):
+        node(interior(3), height=1)
+
+
+def test_every_entry_is_paid_for():
+    costs = [
+        node(encode_leaf([bytes((k,)) for k in range(n)], [b""] * n))[1] for n in (1, 2, 3, 100)
+    ]
+    each = costs[1] - costs[0]
+    assert each > 100
+    assert costs == [costs[0] + (n - 1) * each for n in (1, 2, 3, 100)]
+
+
+def test_a_key_with_its_prefix_is_as_long_as_keys_may_be_and_no_longer():
+    prefix = b"p" * (MAX_KEY_BYTES - 2)
+    (found, _) = node(encode_leaf([b"aa"], [b"x"]), prefix)
+    assert len(found.keys[0]) == MAX_KEY_BYTES
+    with pytest.raises(CorruptCheckpoint):
+        node(encode_leaf([b"aaa"], [b"x"]), prefix)
+
+
+def test_values_reach_as_far_as_positions_do_and_no_further():
+    last = Reference("d/x", MAX_POSITION - 5, 5)
+    (found, _) = node(encode_leaf([b"a"], [last]))
+    assert found.values == [last]
+    edge = Reference("d/x", MAX_POSITION, 0)
+    assert node(encode_leaf([b"a"], [edge]))[0].values == [edge]
+    with pytest.raises(CorruptCheckpoint, match="reaches past"):
+        node(encode_leaf([b"a"], [Reference("d/x", MAX_POSITION - 5, 6)]))
