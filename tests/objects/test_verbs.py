@@ -210,6 +210,60 @@ def test_looking_at_a_root_is_one_listing_however_many_steps():
         assert memory.log == [("list", "run")]
 
 
+def test_looking_costs_as_many_requests_as_the_page_says():
+    memory = Memory(Shelf())
+    store = bucket(memory)
+    pertinax.save("bare", tree(), store=store)
+    with pertinax.Manager("run", store=store) as manager:
+        manager.save(1, tree(), metrics={"loss": 1.0})
+    counts = {}
+    for path in ("bare", "run/1"):
+        for look in (pertinax.describe, pertinax.load):
+            memory.log.clear()
+            look(path, store=store)
+            counts[path, look.__name__] = len(memory.log)
+        memory.log.clear()
+        pertinax.load(path, store=store, check="read")
+        counts[path, "read"] = len(memory.log)
+    assert counts["bare", "describe"] == 3
+    assert counts["run/1", "describe"] == 5
+    for path in ("bare", "run/1"):
+        data = 1
+        assert counts[path, "read"] == counts[path, "describe"] + data
+        assert 4 <= counts[path, "load"] - counts[path, "read"] <= 9
+
+
+class Meddled(Memory):
+    """Does something between two requests: before the one with this number."""
+
+    def __init__(self, shelf: Shelf, at: int, meddle) -> None:
+        super().__init__(shelf)
+        self.left, self.meddle = at, meddle
+
+    def _do(self, method, key, work):
+        self.left -= 1
+        if self.left == 0:
+            self.meddle()
+        return super()._do(method, key, work)
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_what_is_deleted_and_written_anew_while_it_is_read_is_read_again(at):
+    shelf = Shelf()
+    with pertinax.Manager("run", store=bucket(Memory(shelf)), background=False) as manager:
+        manager.save(1, tree(1))
+
+        def meddle() -> None:
+            manager.delete(1)
+            manager.wait()
+            manager.save(1, tree(2))
+
+        meddled = Meddled(shelf, at, meddle)
+        found = pertinax.load("run/1", tree(), store=bucket(meddled))
+        assert meddled.left <= 0
+    assert same(found, tree(2)) or (at > 2 and same(found, tree(1)))
+
+
 @pytest.mark.crash
 def test_a_run_that_dies_at_any_request_goes_on_with_what_it_had():
     def run(memory: Memory) -> None:

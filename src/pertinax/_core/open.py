@@ -6,7 +6,7 @@ targets.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pertinax._core.places import locate
@@ -40,7 +40,8 @@ DEFAULT_ITEM = "default"
 class Opened:
     """A checkpoint that was found: `directory` holds the item, `path` is what people call it.
 
-    `second` has what the manifest describes and its chunks do not have.
+    `second` has what the manifest describes and its chunks do not have. `step` is the ledger of the
+    step that the item belongs to.
     """
 
     store: Store
@@ -48,6 +49,7 @@ class Opened:
     directory: str
     manifest: Manifest
     second: "SecondReading | None" = None
+    step: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +88,26 @@ def read_settled(
     read again.
 
     A reader opens several files by name, and a replacement in between leads it from the old
-    checkpoint into the new one. What is missing then is not lost. Raises what `read` does; other
-    errors of the disk become `StorageError`.
+    checkpoint into the new one. What is missing then is not lost. Where nothing can be replaced, it
+    may be deleted and written anew: there it costs less to read again what is not good. Raises
+    what `read` does; other errors of the disk become `StorageError`.
     """
     where, text = locate(path, store)
+    replaces = publishing(where).replaces
     with storage_errors("read the checkpoint", text, names_too=True):
-        for left in reversed(range(_TRIES)):
-            before = _state(where, text)
+        for left in reversed(range(_TRIES if replaces else 2)):
+            before = _state(where, text) if replaces else None
             try:
                 result = read()
             except (CorruptCheckpoint, NotACheckpoint, FileNotFoundError) as error:
-                if left and _state(where, text) != before:
+                if left and not (replaces and _state(where, text) == before):
                     continue
                 if isinstance(error, PertinaxError):
                     raise
                 raise CheckpointNotFound(
                     f"the checkpoint, or a part of it, is gone: {error.filename}"
                 ) from error
-            if not left or is_good(result) or _state(where, text) == before:
+            if not left or is_good(result) or (replaces and _state(where, text) == before):
                 return result
     raise AssertionError("the last try returns or raises")
 
@@ -182,10 +186,12 @@ def open_found(found: Found, item: str | None = None) -> Opened:
         )
     name = _choose(found, item)
     kind = dict(found.detected.items)[name]
+    step = read_step_ledger(found)
+    record = None if step is None else _record_of(found, step, f"{name}/{LEDGER_FILE}")
     directory = f"{found.directory}/{name}"
-    opened = open_item(found.store, f"{found.path}/{name}", directory, kind == "pertinax")
-    check_step(found, f"{name}/{LEDGER_FILE}")
-    return opened
+    path = f"{found.path}/{name}"
+    opened = open_item(found.store, path, directory, kind == "pertinax", vouched=record)
+    return replace(opened, step=step)
 
 
 def _choose(found: Found, item: str | None) -> str:
@@ -216,10 +222,16 @@ def open_item(
     ours: bool,  # noqa: FBT001 - said by `detect`
     *,
     aggregate_file: str = AGGREGATE_FILE,
+    vouched: FileRecord | None = None,
 ) -> Opened:
-    """Open the item in `directory`; `ours`: it has a ledger to check its bytes with."""
-    if ours:
-        manifest = decode_ledger(read_file(store, directory, LEDGER_FILE))
+    """Open the item in `directory`; `ours`: it has a ledger to check its bytes with, which must be
+    the one that a step has `vouched` for.
+    """
+    if ours or vouched is not None:
+        data = read_file(store, directory, LEDGER_FILE)
+        if vouched is not None:
+            _compare(FileRecord(vouched.name, len(data), file_crc(data)), vouched)
+        manifest = decode_ledger(data)
         if "items" in manifest.facts:
             raise CorruptCheckpoint(
                 "the ledger of a step stands where that of an item should", file=LEDGER_FILE
@@ -278,22 +290,25 @@ def read_step_ledger(found: Found) -> Manifest | None:
 
 
 def check_step(found: Found, name: str) -> None:
-    """If the step has a ledger, the file `name` below it must be the one that it vouches for.
-
-    This catches an item that was copied in from another step: whole in itself, and still wrong.
-    """
+    """If the step has a ledger, the file `name` below it must be the one that it vouches for."""
     step = read_step_ledger(found)
-    if step is None:
-        return
+    record = None if step is None else _record_of(found, step, name)
+    if record is not None:
+        check_file(found.store, found.directory, record)
+
+
+def _record_of(found: Found, step: Manifest, name: str) -> FileRecord | None:
+    """What the ledger of a step says of a file; None if it says nothing.
+
+    That catches an item that was copied in from another step: whole in itself, and still wrong.
+    """
     for record in step.files:
         if record.name == name:
-            check_file(found.store, found.directory, record)
-            return
-    if (
-        name.endswith(f"/{LEDGER_FILE}")
-        and found.store.stat(f"{found.directory}/{name}") is not None
-    ):
+            return record
+    is_ledger = name.endswith(f"/{LEDGER_FILE}")
+    if is_ledger and found.store.stat(f"{found.directory}/{name}") is not None:
         raise CorruptCheckpoint(f"it does not vouch for {name!r}, which is there", file=LEDGER_FILE)
+    return None
 
 
 def check_file(store: Store, directory: str, record: FileRecord) -> bytes:

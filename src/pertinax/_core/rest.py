@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from pertinax._core.open import Found, Opened, check_large_file, read_step_ledger
+from pertinax._core.open import Found, Opened, check_large_file
 from pertinax._formats.ledger import LEDGER_FILE
 from pertinax._formats.manifest import FileRecord
 from pertinax._hosts import job_share
@@ -57,13 +57,10 @@ def rest_of(found: Found, opened: Opened, *, alone: bool) -> Rest:
 
 
 def _files_of_step(found: Found, opened: Opened, *, alone: bool) -> Iterator[FileRecord]:
-    if found.directory == opened.directory:
-        return
-    step = read_step_ledger(found)
-    if step is None:
+    if opened.step is None:
         return
     item = opened.directory.removeprefix(f"{found.directory}/")
-    for record in step.files:
+    for record in opened.step.files:
         if f"{item}/{LEDGER_FILE}" == record.name:
             continue  # it was compared when the item was opened
         own = "/" not in record.name or record.name.startswith(f"{item}/")
