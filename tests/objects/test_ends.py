@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an attempt ends when others are quicker, and what stays of it then: nothing of its own."""
 
+import json
 import re
 import threading
+from typing import Any
 
 import pytest
 
@@ -218,6 +220,27 @@ def test_what_a_listing_shows_is_not_asked_for_again():
     assert memory.log == []
     assert not is_whole(memory, PLACE, end, {f"{PLACE}/a": 3, f"{PLACE}/b": 5})
     assert memory.log == [("head", f"{PLACE}/b")]
+
+
+WHOLE = {"verdict": "complete", "by": "x", "objects": {"a": 3}, "markers": {"m": "text"}}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *({**WHOLE, "verdict": "maybe"}, {**WHOLE, "objects": {"a": "3"}}, {"verdict": "complete"}),
+        *({**WHOLE, "markers": {"m": 1}}, {**WHOLE, "objects": [3]}, [], 3, None),
+    ],
+)
+def test_an_end_that_makes_no_sense_is_that_of_a_save_that_was_given_up(told: Any):
+    shelf = Shelf()
+    attempts = Attempts(Memory(shelf), lease_s=LEASE_S)
+    attempt = Attempt(PLACE, "1" * 32, "", "save", "elsewhere", 1)
+    assert attempts.ended(attempt) is None
+    shelf.store(attempt.end_key, json.dumps(WHOLE).encode())
+    assert attempts.ended(attempt) == End("complete", "x", {"a": 3}, {"m": "text"})
+    shelf.store(attempt.end_key, json.dumps(told).encode())
+    assert attempts.ended(attempt) == End("abandoned", "?")
 
 
 def test_a_holder_that_has_lost_its_place_is_told_at_each_check():

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How checkpoints appear, are found and vanish where names can change."""
 
+from typing import Any
+
 import pytest
 
 from pertinax._store import leftovers
+from pertinax._store.contract import Traits, traits_of
 from pertinax._store.leftovers import REPLACED, find_visible, hidden_name
 from pertinax._store.memory import MemoryStore
 from pertinax._store.owner import TMP_MARK
@@ -73,3 +76,26 @@ def test_directories_and_small_files_are_made() -> None:
         how.replace_file("/a/f", content)
     assert read_tree(disk, "/") == {"a/": b"", "a/b/": b"", "a/f": b"new"}
     assert find_visible(disk, "/a/f") == "/a/f"
+
+
+def test_a_store_that_says_nothing_of_itself_is_like_a_disk() -> None:
+    told = traits_of(MemoryStore())
+    assert told.keeps_times
+    assert told.keeps_names
+    assert told.has_room
+    assert told.file_bytes is None
+
+
+def test_a_store_with_ways_of_its_own_is_asked_for_them() -> None:
+    class Own(MemoryStore):
+        traits = Traits(keeps_names=False)
+
+        def absolute(self, text: str) -> str:
+            return text
+
+        def publishing(self) -> Any:
+            return "mine"
+
+    store: Any = Own()
+    assert traits_of(store) == Traits(keeps_names=False)
+    assert publishing(store) == "mine"
