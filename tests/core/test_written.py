@@ -109,3 +109,6 @@ def test_a_path_that_is_taken_is_told_with_the_ways_out(tmp_path: Path) -> None:
             way(path, {"n": 2})
         way(path, {"n": 3}, exists="skip")
         assert pertinax.load(path) == {"n": 1}
+    skipped = pertinax.save_async(path, {"n": 3}, exists="skip")
+    assert skipped.result() == str(path)
+    assert skipped.statistics().total_bytes == 0

@@ -144,7 +144,7 @@ def test_each_change_that_is_listed_as_equivalent_can_still_be_made_and_says_why
 def test_of_what_decides_whether_a_checkpoint_is_there_no_change_goes_unnoticed(tmp_path: Path):
     store = ROOT / "src" / "pertinax" / "_store"
     modules = [store / "draft.py"]
-    names = ("test_draft.py", "test_draft_crashes.py", "test_races.py")
+    names = ("test_draft.py", "test_when_it_fails.py", "test_races.py")
     tests = [ROOT / "tests" / "store" / name for name in names]
     arguments = ("--tests", *tests, "--results", tmp_path / "results", "--sample", 10, "--seed", 7)
     status, said = try_changes(*modules, *arguments)

@@ -2,6 +2,8 @@
 """How an attempt ends when others are quicker, and what stays of it then: nothing of its own."""
 
 import json
+import os
+import platform
 import re
 import threading
 from typing import Any
@@ -241,6 +243,13 @@ def test_an_end_that_makes_no_sense_is_that_of_a_save_that_was_given_up(told: An
     assert attempts.ended(attempt) == End("complete", "x", {"a": 3}, {"m": "text"})
     shelf.store(attempt.end_key, json.dumps(told).encode())
     assert attempts.ended(attempt) == End("abandoned", "?")
+
+
+def test_a_conflict_says_on_which_host_and_by_which_process():
+    shelf = Shelf()
+    with at(Memory(shelf)).open_draft(FINAL), pytest.raises(WriterConflict) as caught:
+        save(Memory(shelf), "b")
+    assert f"written by process {os.getpid()} on {platform.node()}, last" in str(caught.value)
 
 
 def test_a_holder_that_has_lost_its_place_is_told_at_each_check():
