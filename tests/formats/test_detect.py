@@ -2,6 +2,7 @@
 import pytest
 
 from pertinax._formats.detect import detect
+from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
 
 
@@ -88,9 +89,16 @@ def test_what_is_no_checkpoint_is_explained(files, words):
     assert words in found.reason
 
 
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [(b"\x81\xa1a\x01", "orbax"), (b"\x92\x01\x02", "orbax"), (b"text", "other"), (b"", "other")],
-)
-def test_a_tree_in_one_file_is_told_from_a_text_of_that_name(content, kind):
-    assert detect(disk("/c/checkpoint", checkpoint=content), "/c").kind == kind
+def test_a_tree_in_one_file_is_told_from_a_text_of_that_name():
+    """By the head of a map, a list or a tuple in MessagePack."""
+    heads = {*range(0x80, 0xA0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
+    for head in range(256):
+        kind = detect(disk("/c/checkpoint", checkpoint=bytes((head, 1))), "/c").kind
+        assert kind == ("orbax" if head in heads else "other"), hex(head)
+    assert detect(disk("/c/checkpoint", checkpoint=b""), "/c").kind == "other"
+
+
+def test_a_link_of_that_name_to_a_directory_is_no_tree(tmp_path):
+    (tmp_path / "c" / "sub").mkdir(parents=True)
+    (tmp_path / "c" / "checkpoint").symlink_to("sub")
+    assert detect(LocalStore(), str(tmp_path / "c")).kind == "other"

@@ -265,6 +265,11 @@ def column(numbers, dtype):
             lambda f: f["specs"][0].update(shape=[1] * 65, chunk_shape=[1] * 65),
             "an array of shape",
         ),
+        (lambda f: f["specs"][0].update(kind="key"), "keys of dtype 'int64' and shape"),
+        (lambda f: f["specs"][0].update(kind="bytes"), "bytes of dtype 'int64' and shape"),
+        (lambda f: f["specs"][0].update(kind="int"), "an? int of shape"),
+        (lambda f: f["specs"][0].update(kind="str"), "a str of dtype 'int64'"),
+        (lambda f: f["specs"][2].update(kind="jax"), "a jax without chunks"),
         (lambda f: f["values"].clear(), "leaf 's' has 0 chunks of 0"),
         (lambda f: f["values"][0].__setitem__(1, 7), "leaf 's' is no str"),
     ],
@@ -307,6 +312,7 @@ def test_a_step_s_ledger_vouches_for_files_and_has_nothing_else():
     assert manifest.files == files
     assert manifest.facts == {"items": ["default"]}
     assert (manifest.leaves, len(manifest.chunks), manifest.values) == ((), 0, {})
+    assert manifest.typed
 
 
 def test_a_file_is_measured_as_it_is_whatever_its_length(tmp_path):
