@@ -20,6 +20,7 @@ from pertinax._steps.deletion import Deleter
 from pertinax._steps.history import read_record
 from pertinax._steps.statistics import Tally
 from pertinax._steps.writing import StepRoot
+from pertinax._tiers.sameness import refuse_differences
 from pertinax.errors import PertinaxError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -47,10 +48,11 @@ class Part:
 class LocalTier:
     """The root of this process; a `Writer` of the line of saves.
 
-    `keep` is how many steps stay when a save is over; while one is written there is one more.
+    `keep` is how many steps stay when a save is over; while one is written there is one more. None:
+    nothing is removed.
     """
 
-    def __init__(self, root: StepRoot, keep: int, apart: Topology) -> None:
+    def __init__(self, root: StepRoot, keep: int | None, apart: Topology) -> None:
         self.root: Final = root
         self.tally: Final = Tally()
         self.last: tuple[int, float] | None = None
@@ -75,8 +77,10 @@ class LocalTier:
     ) -> None:
         """Make this process's part of a step visible, and let older ones go once all have theirs.
 
-        Raises as `write_checkpoint` does, and `PeerFailed`; older steps stay then.
+        Raises as `write_checkpoint` does, `UnsupportedLeaf` if processes mean different values, and
+        `PeerFailed`; older steps stay then. It fails on all processes or on none.
         """
+        refuse_differences(talk, contents)
         final = self.root.directory(step)
         here = replace(options, exists="replace")
         write_checkpoint(self.root.store, final, contents, here, progress, talk=self._alone)
@@ -86,14 +90,24 @@ class LocalTier:
     def let_go(self, newest: int) -> None:
         """Remove what is too much, now that all processes have `newest`: of the others those that
         were saved first. Waits until their room is free: near storage is small.
+
+        What cannot go stays, and the log says so: the save has been made, everywhere.
         """
-        found = self.root.steps()
-        times = {step: self._saved_at_ns(step, place) for step, place in found.items()}
+        if self._keep is None:
+            return
+        try:
+            found = self.root.steps()
+            times = {step: self._saved_at_ns(step, place) for step, place in found.items()}
+        except (PertinaxError, OSError) as error:
+            _LOG.warning("no local step was removed root=%s: %s", self.root.path, error)
+            return
         others = sorted(found.keys() - {newest}, key=lambda step: (times[step], step))
         self._remove(found[step] for step in others[: max(0, len(others) - self._keep + 1)])
 
     def let_go_older(self, whole: Sequence[int]) -> None:
         """Remove what is older than the newest of the steps that are `whole` across the job."""
+        if self._keep is None:
+            return
         kept = sorted(whole)[-self._keep :]
         found = self.root.steps()
         self._remove(found[step] for step in found if kept and step < kept[0])
@@ -117,6 +131,9 @@ class LocalTier:
             try:
                 opened = open_checkpoint(place, DEFAULT_ITEM, self.root.store)
                 facts = opened.manifest.facts
+                if opened.manifest.source != "pertinax":
+                    _LOG.info("a step of another library is no part step=%d path=%s", step, place)
+                    continue
                 part = Part(step, str(facts["save_id"]), int(facts["saved_at_ns"]), opened)
             except (PertinaxError, OSError, KeyError, TypeError, ValueError) as error:
                 _LOG.warning("a local step cannot be used step=%d path=%s: %s", step, place, error)

@@ -63,6 +63,7 @@ class TieredManager:
         durable: storage that outlives the processes; made if missing.
         save_local, save: which steps each tier saves: a policy, or `n` for every n-th.
         keep_local: how many steps stay in near storage; while one is written there is one more.
+            None: nothing is ever removed there.
         keep: which steps stay in durable storage, as for `Manager`.
         background: whether `save` returns at once and threads write.
         layout: as for `save`.
@@ -84,7 +85,7 @@ class TieredManager:
         *,
         save_local: SavePolicy | int | None = 10,
         save: SavePolicy | int | None = 1000,
-        keep_local: int = 1,
+        keep_local: int | None = 1,
         keep: KeepPolicy | int | None = None,
         background: bool = True,
         layout: LayoutName = "ocdbt+zarr2",
@@ -93,7 +94,7 @@ class TieredManager:
         timeout_s: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if keep_local < 1:
+        if keep_local is not None and keep_local < 1:
             raise InvalidOption(f"keep_local={keep_local} means nothing: at least 1")
         self._policies = (save_policy(save_local), save_policy(save))
         self._clock = clock
@@ -170,7 +171,8 @@ class TieredManager:
 
         `tiers` says so instead of the policies. Returns while threads write, with the rights that
         `save_async` gives you. Each tier has one save at a time: the near one does not wait for the
-        durable one. Raises the failure of an earlier save, and as `Manager.save` does.
+        durable one. Raises the failure of an earlier save, of several processes on all at the same
+        step, and as `Manager.save` does.
         """
         number = step_number(step)
         with self._turn:
@@ -208,7 +210,10 @@ class TieredManager:
             raise TimeoutError(f"old steps are not gone after {timeout_s} s")
 
     def raise_failure(self) -> None:
-        """Raise the failure of a save that has ended. Never waits."""
+        """Raise the failure of a save that has ended. Never waits, and asks nobody: of several
+        processes some may hear of it some steps earlier than others. `save` and `wait` raise it on
+        all at the same step.
+        """
         for line in self._lines:
             line.raise_failure()
 

@@ -63,25 +63,38 @@ class Regained:
 def look_into(
     directory: PathLike, naming: Naming, *, store: Store | None = None, timeout_s: float = 600.0
 ) -> "Restorer":
-    """Restores from another directory instead of both tiers; nothing there is changed."""
+    """Restores from another directory instead of both tiers; nothing there is changed.
+
+    It may be one that all processes see, or on each its own near storage.
+    """
     root = StepRoot(*locate(directory, store), naming)
     hosts = this_job()
     me = hosts.topology.process
     local = LocalTier(root, 1, Topology(me, (me,), me, apart=True))
-    return Restorer(local, root, hosts, timeout_s)
+    return Restorer(local, root, hosts, timeout_s, subject="another directory")
 
 
 @final
 class Restorer:
-    """Looks for steps in both tiers, and restores them; all processes call it together."""
+    """Looks for steps in both tiers, and restores them; all processes call it together.
+
+    `subject` is what all call it, where their durable roots may have different names.
+    """
 
     def __init__(
-        self, local: LocalTier, root: StepRoot, hosts: Hosts, timeout_s: float = 600.0
+        self,
+        local: LocalTier,
+        root: StepRoot,
+        hosts: Hosts,
+        timeout_s: float = 600.0,
+        *,
+        subject: str | None = None,
     ) -> None:
         self._local = local
         self._root = root
         self._hosts = hosts
         self._timeout_s = timeout_s
+        self._subject = root.path if subject is None else subject
 
     def steps(self) -> list[int]:
         """The steps that can be restored."""
@@ -90,7 +103,7 @@ class Restorer:
 
     def tiers(self) -> tuple[list[int], list[int]]:
         """The steps that are whole in near storage, and those of the durable tier, ascending."""
-        with self._hosts.begin("steps", self._root.path, timeout_s=self._timeout_s) as talk:
+        with self._hosts.begin("steps", self._subject, timeout_s=self._timeout_s) as talk:
             _, found = self._look(talk)
         near = {one.step for one in found if one.whole}
         return sorted(near), sorted({one.step for one in found if one.durable})
@@ -106,16 +119,21 @@ class Restorer:
         return parts, [candidate_of(one) for one in found]
 
     def _durable_steps(self, told: Any) -> dict[int, str | None]:
-        """The steps of the durable tier; the ids of those of which processes have parts."""
+        """The steps of the durable tier; the ids of those of which processes have parts. A part of
+        one process is no such step.
+        """
         local = {row[0] for rows in told.values() for row in rows}
         found: dict[int, str | None] = dict.fromkeys(self._root.steps())
         for step in found.keys() & local:
             try:
-                facts = self._open_durable(step).manifest.facts
+                manifest = self._open_durable(step).manifest
             except (PertinaxError, OSError) as error:
                 _LOG.warning("durable step %d cannot be looked at: %s", step, error)
                 continue
-            found[step] = str(facts.get("save_id"))
+            if manifest.partial:
+                del found[step]
+            else:
+                found[step] = str(manifest.facts.get("save_id"))
         return found
 
     def _open_durable(self, step: int) -> Opened:
@@ -124,7 +142,7 @@ class Restorer:
 
     def restore(self, target: PyTree, step: int | None, options: LoadOptions) -> Regained | None:
         """That step, or the newest, into `target`; None if it is nowhere whole."""
-        with self._hosts.begin("restore", self._root.path, timeout_s=self._timeout_s) as talk:
+        with self._hosts.begin("restore", self._subject, timeout_s=self._timeout_s) as talk:
             parts, found = self._look(talk)
             for number, one in enumerate(found):
                 if step is not None and one.step != step:

@@ -208,7 +208,7 @@ class CheckpointManager(AbstractCheckpointManager):
         return TieredManager(
             self._local_directory,
             self._persistent_directory,
-            keep_local=max(1, options.local.max_to_keep),
+            keep_local=None if options.local.read_only else max(1, options.local.max_to_keep),
             keep=None if keep is None else max(1, keep),
             background=options.enable_async_checkpointing,
             layout="ocdbt+zarr3",
@@ -393,7 +393,9 @@ class CheckpointManager(AbstractCheckpointManager):
         self._hearing(self._tiers.wait)
 
     def check_for_errors(self) -> None:
-        """Raise the failure of a save that has ended. Never waits."""
+        """Raise the failure of a save that has ended. Never waits, nor asks other processes: they
+        may hear of it at another step. `save` and `wait_until_finished` raise it on all alike.
+        """
         self._hearing(self._tiers.raise_failure)
 
     def is_saving_in_progress(self) -> bool:
