@@ -8,8 +8,7 @@ from tests.rows.markers import TESTS, all_marks
 PAGE = TESTS.parent / "docs" / "coming-from-orbax.md"
 DATA = {f"WD-{number:02d}" for number in range(1, 34)}
 MANAGER = {f"W-{number:02d}" for number in range(1, 37)}
-# Those of the emergency manager are elsewhere.
-HOSTS = {f"Kw-{number:02d}" for number in range(1, 23) if number not in (11, 12, 13)}
+HOSTS = {f"Kw-{number:02d}" for number in range(1, 23)}
 WEAKNESSES = DATA | MANAGER | HOSTS
 
 

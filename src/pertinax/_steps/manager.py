@@ -26,7 +26,7 @@ from pertinax._steps.history import StepRecord
 from pertinax._steps.line import SaveLine
 from pertinax._steps.metrics import encode_metrics
 from pertinax._steps.naming import PlainNaming, step_number
-from pertinax._steps.pins import add_pin, read_pins, remove_pin
+from pertinax._steps.pins import add_pin, remove_pin
 from pertinax._steps.plan import Plan
 from pertinax._steps.policies import (
     KeepPolicy,
@@ -43,7 +43,7 @@ from pertinax._steps.recovery import open_root
 from pertinax._steps.retention import explain
 from pertinax._steps.statistics import RunStatistics
 from pertinax._steps.watch import watch
-from pertinax._steps.writing import StepRoot, StepWriter
+from pertinax._steps.writing import StepRoot, StepWriter, delete_step, forget_step
 from pertinax._store.contract import Store
 from pertinax.errors import CheckpointExists, CheckpointNotFound, InvalidOption
 from pertinax.typing import PathLike, PyTree
@@ -298,18 +298,10 @@ class Manager(Reading):
             self._line.settle()
 
         def delete() -> None:
-            place = place_of(self._root, number)
-            labels = read_pins(self._root.store, self._root.path).get(number)
-            if labels:
-                raise InvalidOption(
-                    f"step {number} is pinned as {', '.join(labels)}: unpin it first"
-                )
-            self._deleter.delete_or_raise(place)
+            delete_step(self._root, self._deleter, number, place_of(self._root, number))
 
         _for_all(self._hosts, self.root, "delete", delete)
-        self._writer.notes.forget([self._root.directory(number)])
-        self._writer.doubtful.pop(number, None)
-        self._writer.damaged.pop(number, None)
+        forget_step(self._writer, number)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the save in flight is durable and old steps are gone; raise its failure.

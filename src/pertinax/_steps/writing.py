@@ -29,7 +29,13 @@ from pertinax._store.contract import Store
 from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import join_path
 from pertinax._store.publishing import Hidden, publishing
-from pertinax.errors import CheckpointExists, CheckpointNotFound, StorageFull, WriterConflict
+from pertinax.errors import (
+    CheckpointExists,
+    CheckpointNotFound,
+    InvalidOption,
+    StorageFull,
+    WriterConflict,
+)
 
 _LOG: Final = logging.getLogger(__name__)
 _TRIES: Final = 3
@@ -293,3 +299,21 @@ def _replacing(deleter: Deleter, final: str, options: SaveOptions, talk: Round) 
             deleter.delete_or_raise(final)
         deleter.close()
     return options
+
+
+def delete_step(root: StepRoot, deleter: Deleter, step: int, place: str) -> None:
+    """Make a step invisible, durably. The primary does it; afterwards all `forget_step`.
+
+    Raises `InvalidOption` if it is pinned, `CheckpointNotFound`, `StorageError`.
+    """
+    labels = read_pins(root.store, root.path).get(step)
+    if labels:
+        raise InvalidOption(f"step {step} is pinned as {', '.join(labels)}: unpin it first")
+    deleter.delete_or_raise(place)
+
+
+def forget_step(writer: StepWriter, step: int) -> None:
+    """Nothing of what was known of a step holds any more."""
+    writer.notes.forget([writer.root.directory(step)])
+    writer.doubtful.pop(step, None)
+    writer.damaged.pop(step, None)

@@ -87,6 +87,10 @@ class LocalTier:
         talk.collect("all have their parts", None, _nothing)
         self.let_go(step)
 
+    def delete(self, place: str) -> None:
+        """Make a step of this process invisible, durably. Raises `StorageError`."""
+        self._deleter.delete_or_raise(place)
+
     def let_go(self, newest: int) -> None:
         """Remove what is too much, now that all processes have `newest`: of the others those that
         were saved first. Waits until their room is free: near storage is small.

@@ -17,7 +17,7 @@ from pertinax._core.closing import close_after
 from pertinax._core.options import LoadOptions, SaveOptions
 from pertinax._core.places import locate
 from pertinax._formats.layout import LayoutName
-from pertinax._hosts import Hosts, Topology, decide_for_all, this_job
+from pertinax._hosts import Hosts, Preemption, Topology, decide_for_all, this_job
 from pertinax._steps.deletion import Deleter
 from pertinax._steps.line import SaveLine, Writer
 from pertinax._steps.naming import Naming, PlainNaming, step_number
@@ -31,7 +31,7 @@ from pertinax._steps.policies import (
 )
 from pertinax._steps.reading import last_save
 from pertinax._steps.recovery import open_root
-from pertinax._steps.writing import StepRoot, StepWriter
+from pertinax._steps.writing import StepRoot, StepWriter, delete_step, forget_step
 from pertinax._store.contract import Store
 from pertinax._tiers.local import LocalTier
 from pertinax._tiers.restoring import Regained, Restorer
@@ -103,11 +103,12 @@ class TieredManager:
         self._hosts = this_job()
         me = self._hosts.topology.process
         apart = Topology(me, (me,), me, apart=True)
+        self._preemption = Preemption()
         naming = naming or PlainNaming()
         self._local = LocalTier(StepRoot(*locate(local), naming), keep_local, apart)
         self._root = StepRoot(*locate(durable, store), naming)
         self._deleter = Deleter(self._root.store)
-        self._run, last = self._open()
+        self._run, last = _open(self._local.root, self._root, self._hosts)
         self._writer = StepWriter(self._root, keep_policy(keep), self._deleter, last=last)
         self._lines = (
             SaveLine(
@@ -123,40 +124,38 @@ class TieredManager:
         self._turn = threading.RLock()
         self._closed = False
 
-    def _open(self) -> tuple[str, tuple[int, float] | None]:
-        """Put both roots in order; all agree on what to call this run."""
-        open_root(self._local.root.store, self._local.root.path)
-
-        def open_it() -> list[Any]:
-            open_root(self._root.store, self._root.path)
-            return [uuid.uuid4().hex, last_save(self._root)]
-
-        with self._hosts.begin("open", self._root.path) as talk:
-            run, last = decide_for_all(talk, "open the root", open_it)
-        return run, None if last is None else (int(last[0]), float(last[1]))
-
     # -------------------------------------------------------------------------------------- saving
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the job will be stopped soon. `save` has saved the step then, in both tiers, at
+        which all processes know it: end the loop there.
+        """
+        return self._preemption.noticed
+
     def due(self, step: int) -> tuple[bool, bool]:
-        """Whether the near, and whether the durable tier wants this step.
+        """Whether the near, and whether the durable tier wants this step; both if the job will be
+        stopped.
 
         Looks at no file. Unless both policies go by steps alone, the primary decides, and all must
         ask.
         """
         number = step_number(step)
-        if self._hosts.topology.alone or all(map(goes_by_steps, self._policies)):
-            return self._due(number)
-        with self._hosts.begin("should save", self._root.path) as talk:
-            near, durable = talk.agree("ask the policies", lambda: self._due(number))
-        return near, durable
+        if self._preemption.reached(number):
+            return True, True
 
-    def _due(self, step: int) -> tuple[bool, bool]:
-        near, durable = (
-            bool(policy.due(step, _context(writer, line, self._clock())))
-            for policy, writer, line in zip(
-                self._policies, (self._local, self._writer), self._lines, strict=True
-            )
-        )
+        def ask() -> list[bool]:
+            tiers = zip(self._policies, (self._local, self._writer), self._lines, strict=True)
+            now_s = self._clock()
+            return [
+                policy.due(number, _context(writer, line, now_s)) for policy, writer, line in tiers
+            ]
+
+        if self._hosts.topology.alone or all(map(goes_by_steps, self._policies)):
+            near, durable = ask()
+        else:
+            with self._hosts.begin("should save", self._root.path) as talk:
+                near, durable = talk.agree("ask the policies", ask)
         return near, durable
 
     def save(
@@ -164,12 +163,15 @@ class TieredManager:
         step: int,
         tree: PyTree,
         *,
+        metrics: Mapping[str, Any] | None = None,
         force: bool = False,
         tiers: tuple[bool, bool] | None = None,
     ) -> tuple[bool, bool]:
         """Save `tree` in the tiers whose policy wants the step (with `force`, in both); which.
 
-        `tiers` says so instead of the policies. Returns while threads write, with the rights that
+        `tiers` says so instead of the policies. `metrics` are for the policies of the durable tier,
+        as for `Manager.save`. If the job will be stopped, both tiers save the step that all
+        processes know (see `preempted`). Returns while threads write, with the rights that
         `save_async` gives you. Each tier has one save at a time: the near one does not wait for the
         durable one. Raises the failure of an earlier save, of several processes on all at the same
         step, and as `Manager.save` does.
@@ -180,21 +182,52 @@ class TieredManager:
                 raise RuntimeError("this TieredManager is closed and saves no more")
             if self._hosts.topology.alone:
                 self.raise_failure()
-            chosen = tiers or ((True, True) if force else self.due(number))
+            due = self.due(number) if tiers is None else tiers  # asked also when `force` decides
+            chosen = (True, True) if force and tiers is None else due
             if not any(chosen):
                 return chosen
             _raise_together(self._hosts, self._root.path, self._lines)
             self._saves += 1
             facts = {"save_id": f"{self._run}/{number}/{self._saves}"}
-            for wanted, line in zip(chosen, self._lines, strict=True):
+            for tier, (wanted, line) in enumerate(zip(chosen, self._lines, strict=True)):
                 if wanted:
                     line.settle()
+                    noted = metrics if tier else None
                     pending = line.begin(
-                        number, tree, None, self._options, self._clock(), facts=facts
+                        number, tree, noted, self._options, self._clock(), facts=facts
                     )
                     if not self._background:
                         pending.result()
             return chosen
+
+    def delete(self, step: int) -> None:
+        """Delete a step in both tiers, on all processes, which call this together.
+
+        Waits for what is being saved. When this returns the step is invisible, durably. Raises
+        `CheckpointNotFound` if no process has any of it, `InvalidOption` if it is pinned in the
+        durable tier, `StorageError`, `PeerFailed`.
+        """
+        number = step_number(step)
+        with self._turn, self._hosts.begin("delete", self._root.path) as talk:
+            self.wait()
+            near = self._local.root.steps().get(number)
+
+            def look(told: Mapping[int, Any]) -> bool:
+                return any(told.values()) or number in self._root.steps()
+
+            if not talk.collect("who has it", near is not None, look):
+                raise CheckpointNotFound(f"there is no step {number} to delete in either tier")
+
+            def delete() -> None:
+                place = self._root.steps().get(number)
+                if place is not None:
+                    delete_step(self._root, self._deleter, number, place)
+
+            decide_for_all(talk, "delete it", delete, InvalidOption)
+            forget_step(self._writer, number)
+            if near is not None:
+                self._local.delete(near)
+            talk.collect("it is gone", None, lambda _: None)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until what was saved is durable, each tier in its way; raise a failure.
@@ -314,3 +347,16 @@ def _first_to_know(told: Mapping[int, Sequence[bool]]) -> list[int | None]:
 def _context(writer: Writer, line: SaveLine, now_s: float) -> SaveContext:
     last_step, last_time_s = writer.last or (None, None)
     return SaveContext(last_step, last_time_s, now_s, busy=line.busy)
+
+
+def _open(near: StepRoot, durable: StepRoot, hosts: Hosts) -> tuple[str, tuple[int, float] | None]:
+    """Put both roots in order; all agree on what to call this run, and on what was saved last."""
+    open_root(near.store, near.path)
+
+    def open_it() -> list[Any]:
+        open_root(durable.store, durable.path)
+        return [uuid.uuid4().hex, last_save(durable)]
+
+    with hosts.begin("open", durable.path) as talk:
+        run, last = decide_for_all(talk, "open the root", open_it)
+    return run, None if last is None else (int(last[0]), float(last[1]))
