@@ -84,6 +84,7 @@ def watched(folder: str) -> Any:
             manager.wait_until_finished()
             multihost_utils.sync_global_devices(f"all are through with {step}")
             left.append(words())
+            multihost_utils.sync_global_devices(f"all have counted after {step}")
         manager.save(45, ocp.args.PyTreeSave(state_at(45)), force=True)  # after a step back
         manager.wait_until_finished()
         told, listed = manager.all_steps(), manager.all_steps(read=True)
