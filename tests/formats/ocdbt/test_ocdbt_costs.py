@@ -79,3 +79,30 @@ def test_values_reach_as_far_as_positions_do_and_no_further():
     assert node(encode_leaf([b"a"], [edge]))[0].values == [edge]
     with pytest.raises(CorruptCheckpoint, match="reaches past"):
         node(encode_leaf([b"a"], [Reference("d/x", MAX_POSITION - 5, 6)]))
+
+
+def cursor(body: bytes) -> Cursor:
+    return Cursor(body, file="f", start=0, stop=len(body), budget=Budget())
+
+
+def test_numbers_may_have_64_bits_and_no_more():
+    assert cursor(b"\xff" * 9 + b"\x01").varint() == 2**64 - 1
+    assert cursor(b"\x80" * 9 + b"\x01").varint() == 2**63
+    for more in (b"\xff" * 9 + b"\x02", b"\xff" * 10 + b"\x00", b"\x80" * 9 + b"\x7f"):
+        with pytest.raises(CorruptCheckpoint, match="does not fit 64 bits|runs past the end"):
+            cursor(more).varint()
+    with pytest.raises(CorruptCheckpoint, match="does not fit 64 bits"):
+        cursor(b"\xff" * 10 + b"\x00" + b"\x01").varints(2)
+
+
+def test_as_many_rows_as_are_allowed_are_and_no_more():
+    assert cursor(bytes((5,)) + bytes(10)).count(least_bytes=2, most=5) == 5
+    for body, most in ((bytes((6,)) + bytes(12), 5), (bytes((5,)) + bytes(9), 5), (b"\0\0", 5)):
+        with pytest.raises(CorruptCheckpoint, match="rows declared"):
+            cursor(body).count(least_bytes=2, most=most)
+
+
+def test_lengths_are_as_long_as_is_allowed_and_no_longer():
+    assert cursor(bytes((1, 5))).lengths(2, most=5).tolist() == [1, 5]
+    with pytest.raises(CorruptCheckpoint, match="length 6 where at most 5"):
+        cursor(bytes((1, 6))).lengths(2, most=5)
