@@ -74,7 +74,7 @@ def _host_leaves(item: ItemContent) -> dict[str, Any]:
         if item.leaves[piece.leaf].kind in _SHARDED:
             continue
         if number < plan.packed:
-            data: Any = snapshot.packed[offsets[number] : offsets[number] + piece.length]
+            data: Any = snapshot.image(offsets[number], offsets[number] + piece.length)
         else:
             data = np.ascontiguousarray(little_endian(snapshot.large[number - plan.packed]))
         known = f"{sums.get(piece.leaf, 0)} {piece.ordinal} {crc32c(data)}"
