@@ -15,6 +15,7 @@ from pertinax._formats.ocdbt.btree import (
     encode_leaf,
 )
 from pertinax._formats.ocdbt.columns import Budget, Cursor
+from pertinax._formats.ocdbt.files import decode_file_table, encode_file_table
 from pertinax.errors import CorruptCheckpoint
 
 KEYS = [b"aa", b"ab", b"b"]
@@ -89,7 +90,7 @@ def test_numbers_may_have_64_bits_and_no_more():
     assert cursor(b"\xff" * 9 + b"\x01").varint() == 2**64 - 1
     assert cursor(b"\x80" * 9 + b"\x01").varint() == 2**63
     for more in (b"\xff" * 9 + b"\x02", b"\xff" * 10 + b"\x00", b"\x80" * 9 + b"\x7f"):
-        with pytest.raises(CorruptCheckpoint, match="does not fit 64 bits|runs past the end"):
+        with pytest.raises(CorruptCheckpoint, match=r"does not fit 64 bits|runs past the end"):
             cursor(more).varint()
     with pytest.raises(CorruptCheckpoint, match="does not fit 64 bits"):
         cursor(b"\xff" * 10 + b"\x00" + b"\x01").varints(2)
@@ -106,3 +107,15 @@ def test_lengths_are_as_long_as_is_allowed_and_no_longer():
     assert cursor(bytes((1, 5))).lengths(2, most=5).tolist() == [1, 5]
     with pytest.raises(CorruptCheckpoint, match="length 6 where at most 5"):
         cursor(bytes((1, 6))).lengths(2, most=5)
+
+
+def test_a_table_of_files_is_paid_for_and_has_room_for_what_it_declares():
+    one = cursor(bytes((1, 0, 0)))
+    before = one.budget.left_bytes
+    found = decode_file_table(one, base="base/")
+    assert (found.paths, found.bases) == (["base/"], ["base/"])
+    assert before - one.budget.left_bytes == 2 * len("base/") + 200
+    with pytest.raises(CorruptCheckpoint, match="2 data files declared, with 3 bytes left"):
+        decode_file_table(cursor(bytes((2, 0, 0, 0))), base="")
+    table = decode_file_table(cursor(encode_file_table(["d/a", "d/b"])), base="x/")
+    assert table.paths == ["x/d/a", "x/d/b"]
