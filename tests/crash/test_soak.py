@@ -54,6 +54,29 @@ def front(root: Path) -> tuple[Callable[[int], None], Any]:
     return lambda step: manager.save(step, tree(step), metrics={"loss": step % 7}), manager
 
 
+class Replaced:
+    """One path, replaced in the background again and again; a save waits for the one before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: pertinax.Pending | None = None
+
+    def save(self, step: int) -> None:
+        self.wait_until_finished()
+        self._pending = pertinax.save_async(self._path, tree(step), exists="replace")
+
+    def wait_until_finished(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+
+    close = wait_until_finished
+
+
+def replaced(root: Path) -> tuple[Callable[[int], None], Any]:
+    manager = Replaced(root)
+    return manager.save, manager
+
+
 def door(root: Path) -> tuple[Callable[[int], None], Any]:
     manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(max_to_keep=3))
 
@@ -77,7 +100,7 @@ def door_by_metrics(root: Path) -> tuple[Callable[[int], None], Any]:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux")
 @pytest.mark.parametrize("saves", [50, pytest.param(SAVES, marks=pytest.mark.campaign)])
-@pytest.mark.parametrize("way", [front, door, door_by_metrics])
+@pytest.mark.parametrize("way", [front, replaced, door, door_by_metrics])
 def test_many_saves_leave_nothing_behind(
     root: Path, way: Any, saves: int, campaign_size: Callable[..., None]
 ) -> None:

@@ -190,6 +190,7 @@ class _NonBlockingCheckpointMetadataStore(CheckpointMetadataStore):
         self.enable_write = enable_write
         self._lock = threading.RLock()
         self._writes: list[concurrent.futures.Future[None]] = []
+        self._closed = False
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
         if enable_write:
             self._thread = concurrent.futures.ThreadPoolExecutor(
@@ -234,7 +235,16 @@ class _NonBlockingCheckpointMetadataStore(CheckpointMetadataStore):
         with self._lock:
             good = [write for write in self._writes if write.done() and not write.exception()]
             self._writes = [write for write in self._writes if write not in good]
-            self._writes.append(thread.submit(run))
+            try:
+                self._writes.append(thread.submit(run))
+                return
+            except RuntimeError:
+                if self._closed:
+                    raise
+        # The interpreter is ending, and a save in flight is being finished: executors take no more
+        # by then, whoever still has use for one.
+        self.wait_until_finished()
+        run()
 
     def wait_until_finished(self) -> None:
         """Wait for the writes so far, in order; the first failure is raised, the next one by the
@@ -253,6 +263,7 @@ class _NonBlockingCheckpointMetadataStore(CheckpointMetadataStore):
     def close(self) -> None:
         if self._thread is not None:
             _wait(self._writes)
+            self._closed = True
             self._thread.shutdown(wait=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
