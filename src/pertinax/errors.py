@@ -306,6 +306,6 @@ class StorageFull(StorageError):
 
 @final
 class StorageStalled(StorageError, TimeoutError):
-    """The store has finished nothing for half an hour, and a wait for it was given up. What was
-    waited for goes on and may still succeed.
+    """The store does not answer: a request to a bucket has used up its time, or a wait was given up
+    after half an hour in which nothing was finished. What was asked for may still happen.
     """

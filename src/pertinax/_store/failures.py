@@ -10,14 +10,15 @@ import errno
 from collections.abc import Iterator
 from typing import Final
 
-from pertinax.errors import PertinaxError, StorageError, StorageFull
+from pertinax.errors import PertinaxError, StorageError, StorageFull, StorageStalled
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextlib.contextmanager
 def storage_errors(action: str, path: str, *, names_too: bool = False) -> Iterator[None]:
-    """Turn `OSError`s of the block into `StorageFull` or `StorageError`: "could not <action>: ...".
+    """Turn `OSError`s of the block into `StorageError`s: "could not <action>: ...". Those that mean
+    that there is no room are `StorageFull`, those that mean that nobody answers `StorageStalled`.
 
     `FileExistsError` and `FileNotFoundError` pass as they are: only the caller knows whether they
     mean a taken path, a missing checkpoint or a broken one. With `names_too` they mean neither.
@@ -30,6 +31,8 @@ def storage_errors(action: str, path: str, *, names_too: bool = False) -> Iterat
         if isinstance(error, FileExistsError | FileNotFoundError) and not names_too:
             raise
         kind = StorageFull if error.errno in _FULL else StorageError
+        if isinstance(error, TimeoutError):
+            kind = StorageStalled
         text = f"could not {action}: {error.strerror or error}"
         named: object = error.filename
         raise kind(error.errno or errno.EIO, text, named or path) from error

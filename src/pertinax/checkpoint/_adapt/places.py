@@ -16,6 +16,7 @@ from etils import epath
 from pertinax._core.places import locate
 from pertinax._hosts import decide_for_all
 from pertinax._steps.recovery import open_root
+from pertinax._store.failures import storage_errors
 from pertinax._store.publishing import publishing
 from pertinax.checkpoint._adapt import files
 from pertinax.checkpoint._adapt.manager_options import CheckpointManagerOptions, name_format_of
@@ -192,12 +193,14 @@ class Places:
 def is_visible(path: epath.Path) -> bool:
     """Whether a published step lies at `path`."""
     store, place = locate(path)
-    return publishing(store).find_visible(place) is not None
+    with storage_errors("look for the step", place):
+        return publishing(store).find_visible(place) is not None
 
 
 def _clear(path: epath.Path) -> None:
     store, place = locate(path)
-    if store.stat(place) is None:
-        return
-    if is_unfinished(path) or not step_lib.is_checkpoint_finalized(path):
-        publishing(store).remove_unfinished(place)
+    with storage_errors("remove what was left of the step", place, names_too=True):
+        if store.stat(place) is None:
+            return
+        if is_unfinished(path) or not step_lib.is_checkpoint_finalized(path):
+            publishing(store).remove_unfinished(place)

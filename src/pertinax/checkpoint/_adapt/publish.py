@@ -16,6 +16,7 @@ from pertinax._core.seal import seal
 from pertinax._hosts import Round, decide_for_all
 from pertinax._store.contract import Store
 from pertinax._store.draft import Draft
+from pertinax._store.failures import storage_errors
 from pertinax._store.leftovers import parent_of
 from pertinax._store.owner import new_token
 from pertinax._store.publishing import AnyDraft, publishing
@@ -78,7 +79,9 @@ def choose_place(directory: PathLike, *, force: bool, talk: Round) -> Place:
     store, final = locate(directory)
 
     def look() -> str:
-        if publishing(store).find_visible(final) is not None:
+        with storage_errors("look at the destination", final, names_too=True):
+            taken = publishing(store).find_visible(final) is not None
+        if taken:
             if not force:
                 text = f"Destination {final} already exists: force=True replaces it"
                 raise DestinationExists(text)
@@ -159,9 +162,10 @@ def find_finished(directory: PathLike) -> epath.Path:
     save.
     """
     store, path = locate(directory)
-    found = publishing(store).find_visible(path)
-    if found is None and files.is_remote(path) and files.exists(path):
-        found = path
+    with storage_errors("look for the checkpoint", path):
+        found = publishing(store).find_visible(path)
+        if found is None and files.is_remote(path) and files.exists(path):
+            found = path
     if found is None:
         raise CheckpointNotFound(2, "Checkpoint not found", path)
     stat = store.stat(found)
