@@ -119,6 +119,28 @@ def test_a_local_disk_that_fails_is_told_and_the_older_step_stays(
         assert manager.steps() == [3]
 
 
+@pytest.mark.parametrize("step", [3, 5], ids=["not due", "due in the other tier"])
+def test_a_failure_is_raised_at_the_next_step_whatever_that_step_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "no room")
+
+    where = (tmp_path / "near", tmp_path / "durable")
+    with pertinax.TieredManager(*where, save_local=2, save=5) as manager:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "sync_dir", full)
+            assert manager.save(2, state_at(2)) == (True, False)
+            for thread in [one for one in threading.enumerate() if "pertinax" in one.name]:
+                thread.join(60)
+        with pytest.raises(pertinax.errors.StorageError):
+            manager.save(step, state_at(step))
+        assert manager.failed_steps == (2, None)
+        assert manager.steps() == []
+        assert manager.save(5, state_at(5)) == (False, True)
+        assert manager.steps() == [5]
+
+
 def test_options_without_a_meaning_are_refused(tmp_path: Path) -> None:
     with pytest.raises(pertinax.errors.InvalidOption, match="keep_local=0"):
         pertinax.TieredManager(tmp_path / "near", tmp_path / "durable", keep_local=0)

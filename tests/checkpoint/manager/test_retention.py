@@ -202,3 +202,19 @@ def test_a_measure_without_an_order_is_refused_before_anything_is_written(ours, 
         with pytest.raises(TypeError, match="has no order"):
             manager.save(0, metrics={"a": 1}, args=ours.args.StandardSave(tree()))
         assert list(root.iterdir()) == []
+
+
+def test_a_step_whose_metrics_cannot_be_read_is_not_judged(ours, root, caplog):
+    """It may be the best of all; whoever looks at it decides."""
+    options = ours.CheckpointManagerOptions(
+        max_to_keep=1, best_fn=lambda m: m["loss"], keep_checkpoints_without_metrics=False
+    )
+    with ours.CheckpointManager(root, options=options) as manager:
+        manager.save(0, args=ours.args.StandardSave(tree()), metrics={"loss": 1.0})
+    (root / "0" / "metrics" / "metrics").write_text('{"loss":')
+    with ours.CheckpointManager(root, options=options) as manager:
+        for step, loss in ((1, 3.0), (2, 2.0)):
+            manager.save(step, args=ours.args.StandardSave(tree()), metrics={"loss": loss})
+            manager.wait_until_finished()
+        assert manager.all_steps() == [0, 1]
+    assert "unreadable notes step=0" in caplog.text
