@@ -120,6 +120,57 @@ def test_creating_is_not_repeated_for_ever_nor_where_we_may_not(pauses):
         assert len(server.asked) == 1
 
 
+BEGUN = Reply(
+    200,
+    b"<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>key</Key><UploadId>u</UploadId>"
+    b"</InitiateMultipartUploadResult>",
+)
+TOOK = Reply(200, b"", (("ETag", '"1"'),))
+ENDED = Reply(
+    200,
+    b"<CompleteMultipartUploadResult><Bucket>b</Bucket><Key>key</Key><ETag>1</ETag>"
+    b"</CompleteMultipartUploadResult>",
+    WHEN,
+)
+
+
+def upload(server: Scripted) -> None:
+    bucket_at(server, retry_s=60).upload("key", iter([b"one", b"two"]), 5 << 20, 1)
+
+
+def test_an_upload_is_begun_again_but_never_with_what_is_left_of_it(pauses):
+    with saying(GONE, REFUSED, BEGUN, TOOK, ENDED) as server:
+        upload(server)
+    assert [one.method for one in server.asked] == ["POST"] * 3 + ["PUT", "POST"]
+    assert server.asked[3].body == b"onetwo"
+    with saying(BEGUN, REFUSED, REFUSED, Reply(404)) as server:
+        with pytest.raises(OSError, match="s3://b/key"):
+            upload(server)
+        assert [one.path for one in server.asked].count("/b/key?uploads=") <= 1
+        assert [one.method for one in server.asked].count("PUT") == 1
+
+
+def test_an_upload_of_which_the_last_reply_was_lost_is_done_if_all_of_it_is_there(pauses):
+    with saying(BEGUN, TOOK, GONE, Reply(200, b"onetwo", WHEN)) as server:
+        upload(server)
+        assert server.asked[-1].method == "HEAD"
+    for there in (Reply(200, b"older", WHEN), Reply(404)):
+        with saying(BEGUN, TOOK, GONE, there) as server, pytest.raises(OSError, match="s3://b/key"):
+            upload(server)
+
+
+def test_a_batch_of_deletions_is_repeated(pauses):
+    keys = b"".join(b"<Deleted><Key>%b</Key></Deleted>" % key for key in (b"one", b"two"))
+    gone = Reply(200, b"<DeleteResult>%b</DeleteResult>" % keys)
+    with saying(GONE, REFUSED, gone) as server:
+        bucket_at(server, retry_s=60).delete(["one", "two"])
+    assert [one.method for one in server.asked] == ["POST"] * 3
+    assert all(b"two" in one.body for one in server.asked)
+    with saying(GONE) as server, pytest.raises(OSError, match="s3://b/one"):
+        bucket_at(server, retry_s=60).delete(["one", "two"])
+    assert len(server.asked) == 5
+
+
 def test_a_range_behind_the_end_is_the_end_of_the_file():
     behind = Reply(416, b"<Error><Code>InvalidRange</Code></Error>")
     with saying(behind) as server, pytest.raises(EOFError, match="s3://b/key ends before byte 6"):

@@ -329,6 +329,30 @@ def test_one_process_has_two_tiers_as_well(tmp_path: Path) -> None:
         assert manager.all_steps() == [0]
 
 
+def test_nothing_is_written_to_a_local_tier_that_may_only_be_read(tmp_path: Path) -> None:
+    for name in ("l", "p"):
+        (tmp_path / name).mkdir()
+    mesh = one_mesh(2, 4)
+    state = {"w": jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("data")))}
+    where = (tmp_path / "l", tmp_path / "p", mesh, state)
+    with emergency.CheckpointManager(*where, options=options_of()) as manager:
+        assert manager.save(2, ocp.args.StandardSave(state))
+    before = sorted(tmp_path.glob("l/**/*"))
+    options = emergency.CheckpointManagerOptions(
+        local=emergency.LocalCheckpointOptions(
+            save_interval_steps=1, max_to_keep=1, read_only=True
+        ),
+        persistent=emergency.PersistentCheckpointOptions(save_interval_steps=6, max_to_keep=2),
+    )
+    with emergency.CheckpointManager(*where, options=options) as manager:
+        assert manager.restore(2)["w"].tolist() == list(range(8))
+        saved = [step for step in range(4, 14) if manager.save(step, ocp.args.StandardSave(state))]
+        assert saved == [6, 12]
+        assert manager.save(13, ocp.args.StandardSave(state), force=True)
+        assert manager.all_steps() == [2, 12, 13]
+    assert sorted(tmp_path.glob("l/**/*")) == before
+
+
 def test_a_handler_for_local_storage_has_no_primary_host() -> None:
     with pytest.raises(ValueError, match="primary_host"):
         emergency.local_checkpoint_handler(ocp.options.MultiprocessingOptions(primary_host=0))
