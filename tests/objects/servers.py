@@ -140,9 +140,9 @@ class ObjectServer:
 
 
 @contextlib.contextmanager
-def running(scheme: Scheme) -> Iterator[ObjectServer]:
+def running(scheme: Scheme, module: str | None = None) -> Iterator[ObjectServer]:
     """Start a server and end it. It says its port as soon as it listens."""
-    command = [sys.executable, "-m", MODULES[scheme]]
+    command = [sys.executable, "-m", module or MODULES[scheme]]
     if scheme == "az" and AZURITE:
         command = azure_requests.azurite(AZURITE)
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

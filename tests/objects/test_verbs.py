@@ -2,6 +2,7 @@
 """The verbs of the front door on a bucket."""
 
 import contextlib
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -262,6 +263,43 @@ def test_what_is_deleted_and_written_anew_while_it_is_read_is_read_again(at):
         found = pertinax.load("run/1", tree(), store=bucket(meddled))
         assert meddled.left <= 0
     assert same(found, tree(2)) or (at > 2 and same(found, tree(1)))
+
+
+def test_notes_of_many_new_steps_are_read_at_once_and_with_few_requests():
+    """200 steps that nobody has looked at yet, as after a copy; four requests for each, 16 at a
+    time. The first look leaves an index, and the next takes five.
+    """
+    shelf = Shelf()
+    copied = bucket(Memory(shelf))
+    pertinax.save("run/0", {"n": 0}, store=copied)
+    for step in range(1, 200):
+        for key, (data, _, _) in list(shelf.objects.items()):
+            if key.startswith("run/0/"):
+                shelf.store(key.replace("run/0/", f"run/{step}/"), data)
+    together = threading.Barrier(16)
+    slow = Memory(shelf, lambda *asked: _meet(together, *asked))
+    with pertinax.Manager("run", store=bucket(slow)) as manager:
+        slow.log.clear()
+        assert manager.latest() == 199
+        assert len(slow.log) == 1
+        slow.log.clear()
+        assert len(manager.history()) == 200
+        assert len(slow.log) <= 4 * 200 + 8
+    again = Memory(shelf)
+    with pertinax.Manager("run", store=bucket(again)) as manager:
+        again.log.clear()
+        assert len(manager.history()) == 200
+        assert len(again.log) <= 5
+        again.log.clear()
+        assert manager.resume({"n": 1}) == (199, {"n": 0})
+        assert len(again.log) <= 20, again.log
+
+
+def _meet(together: threading.Barrier, method: str, key: str) -> None:
+    """Wait for fifteen others; the last ones of 200 would wait in vain."""
+    step = key.split("/")[1] if key.count("/") > 1 else ""
+    if key.endswith("_CHECKPOINT_METADATA") and step.isdigit() and 20 <= int(step) < 36:
+        together.wait(30)
 
 
 @pytest.mark.crash

@@ -91,6 +91,8 @@ def read_record(
         try:
             time_ns = _read_time(store, place) if times else 0
             measured = _read_metrics(store, place) if metrics else None
+            if measured is None and publishing(store).find_visible(directory) is None:
+                return None
         except (PertinaxError, OSError):
             # A step that is deleted while we read is not a damaged one.
             if publishing(store).find_visible(directory) is None:
@@ -116,17 +118,29 @@ def read_metrics(store: Store, directory: str) -> Any:
 
 def _read_time(store: Store, place: str) -> int:
     """When the step was finished, by its own note; else when its directory last changed."""
-    if store.stat(f"{place}/{STEP_FILE}") is not None:
-        note = decode_step(read_file(store, place, STEP_FILE))
+    data = _read_if_there(store, place, STEP_FILE)
+    if data is not None:
+        note = decode_step(data)
         if note.commit_timestamp_nsecs is not None:
             return note.commit_timestamp_nsecs
     stat = store.stat(place)
     return 0 if stat is None else stat.mtime_ns
 
 
+def _read_if_there(store: Store, place: str, name: str) -> bytes | None:
+    """A note, without asking for it first: in a bucket each question is a request."""
+    try:
+        return read_file(store, place, name)
+    except CorruptCheckpoint as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def _read_metrics(store: Store, place: str) -> Any:
-    if store.stat(f"{place}/{LEDGER_FILE}") is not None:
-        ledger = decode_ledger(read_file(store, place, LEDGER_FILE))
+    data = _read_if_there(store, place, LEDGER_FILE)
+    if data is not None:
+        ledger = decode_ledger(data)
         vouched = next((one for one in ledger.files if one.name == _METRICS_FILE), None)
         return None if vouched is None else _decode(check_file(store, place, vouched))
     if store.stat(f"{place}/{_METRICS_FILE}") is None:

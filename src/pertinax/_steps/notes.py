@@ -7,15 +7,18 @@ directory is the same, for a visible step never changes. Knows nothing of polici
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, TypeVar, final
 
 from pertinax._steps.history import StepRecord, read_record
 from pertinax._steps.index import Index, Row, read_index, write_index
 from pertinax._store.contract import Store, traits_of
 from pertinax._store.local import changed_times
 from pertinax._store.publishing import publishing
+from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
+
+T = TypeVar("T")
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
 _MANY: Final = 64
@@ -83,7 +86,8 @@ class Notes:
         An index that was tampered with must not decide what is deleted.
         """
         with self._turn:
-            wrong = [record for record in records if self._differs(record)]
+            differ = self._at_once([lambda one=one: self._differs(one) for one in records])
+            wrong = [record for record, differs in zip(records, differ, strict=True) if differs]
             for record in wrong:
                 self._rows.pop(record.directory[len(self._front) :], None)
             return not wrong
@@ -97,27 +101,41 @@ class Notes:
 
     def _recall(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
         """What is known, while nothing in the root has changed."""
-        rows = self._rows
-        return [
-            self._look(step, directory)
-            if (row := rows.get(name)) is None
-            else StepRecord(step, row.time_ns, row.metrics, directory)
-            for (step, directory), name in zip(found.items(), names, strict=True)
-        ]
+        return self._complete(found, [self._rows.get(name) for name in names])
 
     def _compare(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
         """What is known, as far as the directories are still the same; the others are read."""
-        rows = self._rows
         if self._times is None:
             times = changed_times(self._store, self._root, names)
         else:
             times = [self._times.get(name) for name in names]
-        return [
-            self._look(step, directory)
-            if (row := rows.get(name)) is None or row.changed_ns != changed_ns
-            else StepRecord(step, row.time_ns, row.metrics, directory)
-            for (step, directory), name, changed_ns in zip(found.items(), names, times, strict=True)
+        known = [self._rows.get(name) for name in names]
+        same = [
+            row if row is not None and row.changed_ns == changed_ns else None
+            for row, changed_ns in zip(known, times, strict=True)
         ]
+        return self._complete(found, same)
+
+    def _complete(
+        self, found: Mapping[int, str], known: Sequence[Row | None]
+    ) -> list[StepRecord | None]:
+        """Records of rows; steps without one are read, several at a time where that pays."""
+        unknown = [one for one, row in zip(found.items(), known, strict=True) if row is None]
+        read = iter(self._at_once([lambda one=one: self._read(*one) for one in unknown]))
+        return [
+            self._keep(*next(read))
+            if row is None
+            else StepRecord(step, row.time_ns, row.metrics, directory)
+            for (step, directory), row in zip(found.items(), known, strict=True)
+        ]
+
+    def _at_once(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """The results of tasks that read."""
+        count = min(len(tasks), traits_of(self._store).read_threads)
+        if count <= 1:
+            return [task() for task in tasks]
+        with Workers(count, "pertinax-notes") as workers:
+            return workers.run_all(tasks)
 
     def _settle(self, names: Sequence[str], root_ns: int | None) -> None:
         """All rows were compared with their directories since the root had this time."""
@@ -141,11 +159,22 @@ class Notes:
         row = self._rows.get(name)
         if row is not None and row.changed_ns == changed_ns:
             return StepRecord(step, row.time_ns, row.metrics, directory)
+        return self._keep(*self._read(step, directory))
+
+    def _read(self, step: int, directory: str) -> tuple[str, int | None, StepRecord | None]:
+        """What a step says, by its directory, and when that had changed before."""
+        changed_ns = self._changed_ns(directory)
         record = read_record(self._store, step, directory, metrics=True, times=True)
+        return directory, changed_ns, record
+
+    def _keep(
+        self, directory: str, changed_ns: int | None, record: StepRecord | None
+    ) -> StepRecord | None:
         # The time was taken before the notes were read: if the directory is replaced in between,
         # the row will not fit it.
         if record is None or not record.readable or changed_ns is None or _may_repeat(changed_ns):
             return record
+        name = directory[len(self._front) :]
         self._rows[name] = Row(changed_ns, record.time_ns, record.metrics)
         self._unsaved += 1
         return record
