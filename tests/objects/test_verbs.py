@@ -51,7 +51,7 @@ def test_a_tree_comes_back_from_each_server(cloud: ObjectServer, layout, compres
     assert same(pertinax.load(url, state), state)
     assert pertinax.verify(url).ok
     assert len(pertinax.describe(url).leaves) == 5
-    with pytest.raises(CheckpointExists):
+    with pytest.raises(CheckpointExists, match=r'another path, or exists="skip"$'):
         pertinax.save(url, state)
     assert pertinax.save(url, tree(1), exists="skip") == url
     assert same(pertinax.load(url, state), state)

@@ -198,15 +198,15 @@ def _looks_taken(store: Store, final: str, options: SaveOptions) -> bool:
                 raise InvalidOption(
                     f'exists="replace": there is something at {final}, and in an object store '
                     "nothing can be replaced without a moment in which neither is there: choose "
-                    "another path, or delete it first (Manager.delete, or your cloud's own tools)"
+                    "another path, or delete it first (Manager.delete, or your cloud's own tools); "
+                    "for the latest of many under one name: Manager(..., keep=1)"
                 )
             _check_replaceable(store, final)
             return False
     if options.exists == "skip":
         return True
-    raise CheckpointExists(
-        f'there is something at {final}: choose another path, or exists="replace" or exists="skip"'
-    )
+    ways = 'exists="replace" or exists="skip"' if publish.replaces else 'exists="skip"'
+    raise CheckpointExists(f"there is something at {final}: choose another path, or {ways}")
 
 
 def _check_replaceable(store: Store, final: str) -> None:
