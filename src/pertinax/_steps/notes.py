@@ -7,8 +7,8 @@ directory is the same, for a visible step never changes. Knows nothing of polici
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, TypeVar, final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, final
 
 from pertinax._steps.history import StepRecord, read_record
 from pertinax._steps.index import Index, Row, read_index, write_index
@@ -17,8 +17,6 @@ from pertinax._store.local import changed_times
 from pertinax._store.publishing import publishing
 from pertinax._store.workers import Workers
 from pertinax._tree.quiet import collector_paused
-
-T = TypeVar("T")
 
 # Fewer are read as quickly as an index would be, and small roots stay free of it.
 _MANY: Final = 64
@@ -58,7 +56,7 @@ class Notes:
             self._times = publishing(self._store).times(self._root)
             root_ns = self._root_changed_ns()
             if root_ns is not None and root_ns == self._root_ns:
-                looked = self._recall(found, names)
+                looked = self._complete(found, [self._rows.get(name) for name in names])
             else:
                 looked = self._compare(found, names)
                 self._settle(names, root_ns)
@@ -69,7 +67,7 @@ class Notes:
     def add(self, step: int, directory: str) -> None:
         """Read the notes of a step that has just been made, so that nobody need do it later."""
         with self._turn:
-            self._look(step, directory)
+            self._compare({step: directory}, [directory[len(self._front) :]])
             if self._unsaved >= _MANY and len(self._rows) >= _MANY:
                 self._merge_index()
                 self._save_index(_MANY)
@@ -86,8 +84,9 @@ class Notes:
         An index that was tampered with must not decide what is deleted.
         """
         with self._turn:
-            differ = self._at_once([lambda one=one: self._differs(one) for one in records])
-            wrong = [record for record, differs in zip(records, differ, strict=True) if differs]
+            now = _read_all(self._store, [(one.step, one.directory) for one in records])
+            pairs = zip(records, now, strict=True)
+            wrong = [record for record, found in pairs if _differ(record, found)]
             for record in wrong:
                 self._rows.pop(record.directory[len(self._front) :], None)
             return not wrong
@@ -98,10 +97,6 @@ class Notes:
             if self._unsaved and len(self._rows) >= _MANY:
                 self._merge_index()
                 self._save_index(1)
-
-    def _recall(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
-        """What is known, while nothing in the root has changed."""
-        return self._complete(found, [self._rows.get(name) for name in names])
 
     def _compare(self, found: Mapping[int, str], names: Sequence[str]) -> list[StepRecord | None]:
         """What is known, as far as the directories are still the same; the others are read."""
@@ -121,21 +116,15 @@ class Notes:
     ) -> list[StepRecord | None]:
         """Records of rows; steps without one are read, several at a time where that pays."""
         unknown = [one for one, row in zip(found.items(), known, strict=True) if row is None]
-        read = iter(self._at_once([lambda one=one: self._read(*one) for one in unknown]))
+        before = [self._changed_ns(directory) for _, directory in unknown]
+        read = iter(_read_all(self._store, unknown))
+        changed = iter(before)
         return [
-            self._keep(*next(read))
+            self._keep(directory, next(changed), next(read))
             if row is None
             else StepRecord(step, row.time_ns, row.metrics, directory)
             for (step, directory), row in zip(found.items(), known, strict=True)
         ]
-
-    def _at_once(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """The results of tasks that read."""
-        count = min(len(tasks), traits_of(self._store).read_threads)
-        if count <= 1:
-            return [task() for task in tasks]
-        with Workers(count, "pertinax-notes") as workers:
-            return workers.run_all(tasks)
 
     def _settle(self, names: Sequence[str], root_ns: int | None) -> None:
         """All rows were compared with their directories since the root had this time."""
@@ -151,21 +140,6 @@ class Notes:
         if self._root_ns is None and len(names) >= _MANY:
             self._unsaved = max(self._unsaved, _MANY)  # the next process need not compare them
         self._root_ns = root_ns
-
-    def _look(self, step: int, directory: str) -> StepRecord | None:
-        """One step, read again if its directory is not the one that was read."""
-        name = directory[len(self._front) :]
-        changed_ns = self._changed_ns(directory)
-        row = self._rows.get(name)
-        if row is not None and row.changed_ns == changed_ns:
-            return StepRecord(step, row.time_ns, row.metrics, directory)
-        return self._keep(*self._read(step, directory))
-
-    def _read(self, step: int, directory: str) -> tuple[str, int | None, StepRecord | None]:
-        """What a step says, by its directory, and when that had changed before."""
-        changed_ns = self._changed_ns(directory)
-        record = read_record(self._store, step, directory, metrics=True, times=True)
-        return directory, changed_ns, record
 
     def _keep(
         self, directory: str, changed_ns: int | None, record: StepRecord | None
@@ -191,15 +165,6 @@ class Notes:
             return self._times.get(name)
         return changed_times(self._store, folder, [name])[0]
 
-    def _differs(self, record: StepRecord) -> bool:
-        found = read_record(self._store, record.step, record.directory, metrics=True, times=True)
-        if found is None:  # gone: nothing is lost by deleting it
-            return False
-        # As text: a NaN is not equal to itself.
-        return repr((found.time_ns, found.metrics, found.readable)) != repr(
-            (record.time_ns, record.metrics, record.readable)
-        )
-
     def _merge_index(self) -> None:
         """Take over what earlier processes read, once."""
         if not self._has_index:
@@ -212,6 +177,28 @@ class Notes:
         if self._writes and self._unsaved >= least:
             self._unsaved = 0
             write_index(self._store, self._root, Index(self._rows, self._root_ns))
+
+
+def _read_all(store: Store, steps: Sequence[tuple[int, str]]) -> list[StepRecord | None]:
+    """What steps in these directories say, several read at a time where that pays."""
+
+    def read(one: tuple[int, str]) -> StepRecord | None:
+        return read_record(store, *one, metrics=True, times=True)
+
+    count = min(len(steps), traits_of(store).read_threads)
+    if count <= 1:
+        return [read(one) for one in steps]
+    with Workers(count, "pertinax-notes") as workers:
+        return list(workers.map(read, steps))
+
+
+def _differ(record: StepRecord, found: StepRecord | None) -> bool:
+    if found is None:  # gone: nothing is lost by deleting it
+        return False
+    # As text: a NaN is not equal to itself.
+    return repr((found.time_ns, found.metrics, found.readable)) != repr(
+        (record.time_ns, record.metrics, record.readable)
+    )
 
 
 def _may_repeat(changed_ns: int) -> bool:
