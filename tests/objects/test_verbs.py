@@ -171,24 +171,6 @@ def test_a_damaged_step_is_made_anew():
     manager.close()
 
 
-def test_opening_a_checkpoint_asks_few_questions():
-    """docs/object-stores.md: 4, then the ledger, then the data, neighbours together."""
-    memory = Memory(Shelf())
-    store = bucket(memory)
-    pertinax.save("a", tree(), store=store)
-    with pertinax.Manager("run", store=store) as manager:
-        manager.save(1, tree()).result()
-    for place, asked, read in (("a", 4, 1), ("run/1", 6, 4)):
-        memory.log.clear()
-        pertinax.describe(place, store=store)
-        methods = [method for method, _ in memory.log]
-        assert len(methods) - methods.count("get") == asked, memory.log
-        assert methods.count("get") == read, memory.log
-        memory.log.clear()
-        pertinax.load(place, store=store)
-        assert len(memory.log) == asked + read + 1, memory.log  # and the data
-
-
 def test_deleting_a_step_takes_no_more_requests_than_we_say():
     """docs/object-stores.md: about 18."""
     memory = Memory(Shelf())
