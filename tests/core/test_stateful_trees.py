@@ -4,6 +4,7 @@ deaths of the program and of the machine in between: the checkpoints are those o
 """
 
 import contextlib
+import os
 from typing import Any
 
 import jax
@@ -196,4 +197,8 @@ class LongTrees(Trees):
 
 
 TestLongTrees = pytest.mark.campaign(LongTrees.TestCase)
-TestLongTrees.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
+TestLongTrees.settings = settings(
+    max_examples=int(os.environ.get("PERTINAX_EXAMPLES", "2000")),
+    stateful_step_count=30,
+    deadline=None,
+)

@@ -498,4 +498,8 @@ class LongRun(Run):
 
 
 TestLongRun = pytest.mark.campaign(pytest.mark.timeout(7200)(LongRun.TestCase))
-TestLongRun.settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)
+TestLongRun.settings = settings(
+    max_examples=int(os.environ.get("PERTINAX_EXAMPLES", "1000")),
+    stateful_step_count=50,
+    deadline=None,
+)

@@ -2,6 +2,7 @@
 """Saves, failures, deletions, restarts in any order: what is known is what is there, and right."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import tempfile
@@ -133,3 +134,15 @@ TestManagedRoot = pytest.mark.slow(ManagedRoot.TestCase)
 TestManagedRoot.settings = BUDGET
 TestManagedRootWithTrash = pytest.mark.slow(ManagedRootWithTrash.TestCase)
 TestManagedRootWithTrash.settings = BUDGET
+
+
+class LongManagedRoot(ManagedRoot):
+    """The same for longer."""
+
+
+TestLongManagedRoot = pytest.mark.campaign(LongManagedRoot.TestCase)
+TestLongManagedRoot.settings = settings(
+    max_examples=int(os.environ.get("PERTINAX_EXAMPLES", "1000")),
+    stateful_step_count=30,
+    deadline=None,
+)
