@@ -20,7 +20,7 @@ from pertinax._formats.ledger import (
     encode_step_ledger,
     vouched_files,
 )
-from pertinax._formats.manifest import FileRecord
+from pertinax._formats.manifest import FileRecord, lacks_chunks
 from pertinax._formats.vouching import measure
 from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
@@ -304,6 +304,15 @@ def test_a_file_name_that_leads_elsewhere_is_refused(name):
     for read in (decode_ledger, vouched_files):
         with pytest.raises(CorruptCheckpoint, match="file name"):
             read(data)
+
+
+def test_a_table_that_has_all_lacks_nothing():
+    manifest = decode_ledger(ledger_of({"a": np.arange(300), "b": np.arange(9), "s": "x"}))
+    assert not lacks_chunks(manifest.leaves, manifest.chunks)
+    for row in np.flatnonzero(manifest.chunks.leaf >= 0):
+        columns = {name: np.delete(getattr(manifest.chunks, name), row) for name in COLUMNS}
+        rest = dataclasses.replace(manifest.chunks, **columns)
+        assert lacks_chunks(manifest.leaves, rest)
 
 
 def test_a_step_s_ledger_vouches_for_files_and_has_nothing_else():
