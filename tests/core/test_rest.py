@@ -108,6 +108,16 @@ def test_a_stranger_may_begin_a_file_with_zeros_and_with_nothing_else(saved, hea
         assert caught.value.start == 4000
 
 
+def test_where_leaves_are_damaged_they_are_named_first(tmp_path):
+    pertinax.save(tmp_path / "c", TREE)
+    file = data_file(tmp_path / "c")
+    file.write_bytes(bytes(file.stat().st_size))  # arrays, padding, nodes
+    for _ in range(20):
+        with pytest.raises(CorruptCheckpoint) as caught:
+            pertinax.load(tmp_path / "c")
+        assert caught.value.leaf == "a"
+
+
 def test_of_a_step_its_own_files_and_small_ones_of_other_items_count(step):
     assert differences(TREE, pertinax.load(step)) == []
     flip(step / "metrics" / "metrics")

@@ -102,7 +102,7 @@ class Fetcher:
         """
         jobs = [_Job(request, self._chunks_of(request)) for request in requests]
         owners = {row: job.request.leaf for job in jobs for row, _ in job.chunks}
-        stored = self._bytes.load([*beside, *sorted(owners)], self._parts(jobs))
+        stored = self._bytes.load([*sorted(owners), *beside], self._parts(jobs))
         encoded = [
             row
             for row, leaf in owners.items()

@@ -51,7 +51,8 @@ class Workers:
     def run_all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
         """Results in order.
 
-        The first failure cancels what has not begun, and is raised once all is still.
+        A failure cancels what has not begun. Once all is still, that of the first task is raised:
+        it is the same each time, for what comes before it had begun.
         """
         futures: list[Future[T]] = []
         try:
@@ -62,12 +63,11 @@ class Workers:
             for future in futures:
                 future.cancel()
             raise
-        failed = next((f for f in futures if f in done and f.exception() is not None), None)
-        if failed is not None:
+        if any(future.exception() is not None for future in done):
             for future in waiting:
                 future.cancel()
             wait(futures)
-            failed.result()
+            next(f for f in futures if not f.cancelled() and f.exception() is not None).result()
         return [future.result() for future in futures]
 
     def map(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
