@@ -12,10 +12,12 @@ import pertinax
 from pertinax._core.write import JSON_HANDLER, TREE_HANDLER, check_room
 from pertinax._formats.ledger import LEDGER_FILE, decode_ledger
 from pertinax._formats.metadata.step_metadata import STEP_FILE
-from pertinax._store.contract import Traits
+from pertinax._store.contract import Stat, Traits
+from pertinax._store.leftovers import REPLACED, hidden_name
 from pertinax._store.memory import MemoryStore
 from pertinax._version import VERSION
-from pertinax.errors import CheckpointExists, StorageError, StorageFull
+from pertinax.errors import CheckpointExists, InvalidOption, StorageError, StorageFull
+from pertinax.testing import CrashingStore
 
 SPARE = 1 << 20
 
@@ -112,3 +114,34 @@ def test_a_path_that_is_taken_is_told_with_the_ways_out(tmp_path: Path) -> None:
     skipped = pertinax.save_async(path, {"n": 3}, exists="skip")
     assert skipped.result() == str(path)
     assert skipped.statistics().total_bytes == 0
+
+
+def test_nothing_is_written_where_a_save_is_skipped_or_refused() -> None:
+    disk = MemoryStore()
+    disk.make_dir("/there")
+    pertinax.save("/there/c", {"n": 1}, store=disk)
+    for aside in (False, True):
+        if aside:  # by a replacement that is under way: it is the checkpoint
+            disk.rename("/there/c", hidden_name("/there/c") + REPLACED)
+        store = CrashingStore(disk)
+        pertinax.save("/there/c", {"n": 2}, exists="skip", store=store)
+        with pytest.raises(CheckpointExists):
+            pertinax.save("/there/c", {"n": 2}, store=store)
+        assert store.log == []
+
+
+def test_in_a_bucket_nothing_is_replaced_and_the_way_out_is_told() -> None:
+    url = "memory://written-tests/c"
+    pertinax.save(url, {"n": 1})
+    with pytest.raises(InvalidOption, match="nothing can be replaced without a moment"):
+        pertinax.save(url, {"n": 2}, exists="replace")
+    assert pertinax.load(url) == {"n": 1}
+
+
+def test_a_target_that_vanishes_while_it_is_looked_at_is_an_error_of_storage() -> None:
+    class Gone(MemoryStore):
+        def stat(self, path: str) -> Stat | None:
+            raise FileNotFoundError(errno.ENOENT, "gone", path)
+
+    with pytest.raises(StorageError, match="could not look at the target"):
+        pertinax.save("/there/c", {"n": 1}, store=Gone())

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,33 @@ def test_what_one_process_could_not_keep_is_published_by_none(tmp_path: Path, li
     assert "CorruptCheckpoint" in answers
     assert set(answers) <= {"CorruptCheckpoint", "PeerFailed"}
     assert os.listdir(tmp_path) == ["job"]
+
+
+class _Slow:
+    """A local disk that reads when the checkpoint is visible, or after a second."""
+
+    def __init__(self, final: str) -> None:
+        self._final, self._inner = final, LocalStore()
+        self.end_s, self.was_visible = 0.0, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def open(self, path: str) -> Any:
+        self.end_s = self.end_s or time.monotonic() + 1.0
+        while not self.was_visible and time.monotonic() < self.end_s:
+            self.was_visible = os.path.exists(self._final)
+        return self._inner.open(path)
+
+
+def _save_with_one_slow_reader(path: str) -> tuple[bool, bool]:
+    store: Any = _Slow(path) if jax.process_index() == 1 else LocalStore()
+    pertinax.save(path, states.state_on(states.mesh_of()), store=store, read_back=True)
+    return getattr(store, "end_s", 0.0) > 0.0, getattr(store, "was_visible", False)
+
+
+def test_nothing_is_visible_before_the_last_process_has_read_its_share(tmp_path: Path) -> None:
+    path = str(tmp_path / "state")
+    answers = processes.run(_save_with_one_slow_reader, 2, path, folder=tmp_path / "job", devices=2)
+    assert answers == [(False, False), (True, False)]
+    assert pertinax.verify(path).ok

@@ -13,6 +13,8 @@ import pytest
 from pertinax._store.objects.attempts import Attempt, Attempts, End, Holding
 from pertinax._store.objects.draft import finish, is_whole, remove_below
 from pertinax._store.objects.store import ATTEMPT, MARKER
+from pertinax._store.objects.writer import ObjectWriter
+from pertinax._store.owner import new_token
 from pertinax.errors import CheckpointExists, StorageError, WriterConflict
 from tests.objects.buckets import FRONT, Memory, Shelf
 from tests.objects.scenes import FINAL, LEASE_S, PLACE, ROOT, at, fill, is_clean, save, visible_tag
@@ -243,6 +245,45 @@ def test_an_end_that_makes_no_sense_is_that_of_a_save_that_was_given_up(told: An
     assert attempts.ended(attempt) == End("complete", "x", {"a": 3}, {"m": "text"})
     shelf.store(attempt.end_key, json.dumps(told).encode())
     assert attempts.ended(attempt) == End("abandoned", "?")
+
+
+def test_only_a_proof_of_death_or_an_end_counts_where_nobody_waits():
+    shelf = Shelf()
+    attempts = Attempts(Memory(shelf), lease_s=LEASE_S)
+    mine = new_token()
+    host, boot, space, pid, _, chance = mine.split("-")
+    dead = f"{host}-{boot}-{space}-{pid}-12345-{chance}"
+    fates = {mine: False, dead: True, "a-stranger": False}
+    for i, (owner, over) in enumerate(fates.items()):
+        attempt = Attempt(PLACE, f"{i}" * 32, owner, "save", "here", 1)
+        shelf.store(attempt.key, attempt.encode())
+        assert attempts.is_proven_over(PLACE, attempt.key) is over
+        shelf.store(attempt.end_key, TAKEN)
+        assert attempts.is_proven_over(PLACE, attempt.key)
+    assert attempts.is_proven_over(PLACE, f"{PLACE}/{ATTEMPT}{'9' * 32}")
+
+
+def test_why_a_small_file_was_not_written_is_told_and_where():
+    def fail(method: str, key: str) -> None:
+        raise ConnectionResetError(104, "first" if method == "create" else "second", key)
+
+    writer = ObjectWriter(Memory(Shelf(), fail), "x", 0)
+    writer.write_at(0, [b"1"])
+    with pytest.raises(OSError, match="first"):
+        writer.sync()
+    with pytest.raises(OSError, match="earlier write failed: first") as caught:
+        writer.write_at(1, [b"2"])
+    assert caught.value.filename == f"{FRONT}/x"
+
+
+def test_of_a_large_file_that_is_given_up_no_thread_stays():
+    shelf = Shelf()
+    writer = ObjectWriter(Memory(shelf), "x", 64 << 20)
+    writer.write_at(0, [bytes(17 << 20)])
+    assert any(one.name == "pertinax-upload" for one in threading.enumerate())
+    writer.abandon()
+    assert not any(one.name == "pertinax-upload" for one in threading.enumerate())
+    assert shelf.content() == {}
 
 
 def test_a_conflict_says_on_which_host_and_by_which_process():
