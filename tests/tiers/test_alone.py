@@ -150,3 +150,41 @@ def test_options_without_a_meaning_are_refused(tmp_path: Path) -> None:
         with pytest.raises(pertinax.errors.UnsupportedLeaf):
             manager.save(10, {"odd": object()})
         assert manager.steps() == []
+
+
+def test_steps_go_when_asked_and_near_ones_stay_where_nothing_may_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = (tmp_path / "near", tmp_path / "durable")
+    with pertinax.TieredManager(*where, save_local=1, save=100, keep_local=None) as manager:
+        for step in (1, 2, 3):
+            manager.save(step, state_at(step))
+        manager.wait()
+        assert manager.steps() == [1, 2, 3]
+        manager.delete(2)
+        assert manager.steps() == [1, 3]
+        with pytest.raises(pertinax.errors.CheckpointNotFound, match="no step 2"):
+            manager.delete(2)
+        manager._preemption._last = (7, True)  # as if all had been told to stop
+        assert manager.due(7) == (True, True)
+        manager.save(7, state_at(7))
+    with pertinax.TieredManager(*where, save_local=1, save=100, keep_local=1) as manager:
+        manager.delete(3) if 3 in manager.steps() else None
+
+        def broken(*_: Any) -> Any:
+            raise OSError(5, "the disk does not answer")
+
+        tier = manager._local
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tier.root), "steps", broken)
+            tier.let_go(7)
+        assert "no local step was removed" in caplog.text
+        assert manager.steps() == [7]
+
+
+def test_a_local_step_of_another_library_is_no_part(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "orbax-0.8.0" / "layouts-ocdbt-zarr3"
+    shutil.copytree(golden, tmp_path / "near" / "4" / "default")
+    (tmp_path / "durable").mkdir()
+    with pertinax.TieredManager(tmp_path / "near", tmp_path / "durable") as manager:
+        assert manager.steps() == []

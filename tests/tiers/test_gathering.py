@@ -388,3 +388,10 @@ def test_another_directory_can_be_looked_into(tmp_path: Path) -> None:
         assert found is not None
         check(found, 3)
         assert sorted((tmp_path / place).rglob("*")) == before
+
+
+def test_a_part_of_one_process_is_no_durable_step(job: Job) -> None:
+    job.save(7, far=False)
+    assert look_into(job.near[0], PlainNaming()).steps() == [7]
+    keep_rows(job.near[0] / "7", lambda leaf, at: at % 2 == 0)
+    assert look_into(job.near[0], PlainNaming()).steps() == []
