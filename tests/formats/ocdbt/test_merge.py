@@ -101,6 +101,15 @@ def test_two_processes_may_write_the_same_but_not_different_things(tmp_path: Pat
         merge_item(STORE, str(tmp_path), validate=False)
 
 
+def test_of_many_keys_that_differ_ten_are_named(tmp_path: Path):
+    keys = [f"k{i:02}" for i in range(12)]
+    for number in range(2):
+        write(tmp_path / f"ocdbt.process_{number}", dict.fromkeys(keys, b"%d" % number))
+    with pytest.raises(ValueError, match="12 keys have different values") as caught:
+        merge_databases(["ocdbt.process_0", "ocdbt.process_1"], Directory(tmp_path))
+    assert str(caught.value).endswith(": " + ", ".join(keys[:10]))
+
+
 def test_a_damaged_database_is_named(tmp_path: Path):
     write(tmp_path / "ocdbt.process_0", {"a": b"x"})
     manifest = tmp_path / "ocdbt.process_0" / "manifest.ocdbt"

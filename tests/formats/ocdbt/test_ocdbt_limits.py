@@ -10,8 +10,6 @@ import pytest
 from pertinax._formats.crc import crc32c
 from pertinax._formats.ocdbt import Reference, UnsupportedDatabase
 from pertinax._formats.ocdbt.btree import (
-    MAX_INLINE_BYTES,
-    MAX_POSITION,
     Leaf,
     Place,
     Statistics,
@@ -19,7 +17,6 @@ from pertinax._formats.ocdbt.btree import (
     encode_leaf,
 )
 from pertinax._formats.ocdbt.columns import (
-    MISSING,
     Budget,
     Cursor,
     encode_strings,
@@ -34,6 +31,10 @@ from pertinax.errors import CorruptCheckpoint
 from tests.formats.ocdbt.databases import UUID
 
 N = encode_varint
+# As the format has them.
+MAX_INLINE_BYTES = 1_048_576
+MAX_POSITION = 2**63 - 1
+MISSING = 2**64 - 1
 
 
 def cursor(body: bytes) -> Cursor:

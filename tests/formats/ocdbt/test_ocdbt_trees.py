@@ -16,11 +16,6 @@ from pertinax._formats.ocdbt import (
     read_database,
 )
 from pertinax._formats.ocdbt.btree import (
-    ENTRY_OVERHEAD_BYTES,
-    MAX_ENTRIES,
-    MAX_INLINE_BYTES,
-    MAX_KEY_BYTES,
-    MAX_POSITION,
     Child,
     Leaf,
     Place,
@@ -35,6 +30,12 @@ from pertinax._formats.ocdbt.manifest import Config, Version, encode_manifest
 from pertinax._formats.ocdbt.writer import _split
 from pertinax.errors import CorruptCheckpoint
 from tests.formats.ocdbt.databases import COMMIT_TIME_NS, DATA_FILE, UUID, Memory, encode
+
+# As the format has them.
+MAX_ENTRIES = 1_048_576
+MAX_KEY_BYTES = 65_535
+MAX_INLINE_BYTES = 1_048_576
+MAX_POSITION = 2**63 - 1
 
 ONE = Statistics(1, 1, 1)
 WRITTEN = {"data_file": DATA_FILE, "offset": 0, "commit_time_ns": COMMIT_TIME_NS, "uuid": UUID}
@@ -64,7 +65,6 @@ def shape(entries: Mapping[bytes, Value], max_node_bytes: int) -> list[tuple[int
 
 
 def test_a_leaf_is_filled_to_the_last_byte_that_a_node_may_have() -> None:
-    assert ENTRY_OVERHEAD_BYTES == 64
     assert shape(letters(4), 4 * 74) == [(0, 4)]
     assert shape(letters(4), 4 * 74 - 1) == [(0, 3), (0, 1), (1, 2)]
     assert shape(letters(4), 2 * 74) == [(0, 2), (0, 2), (1, 2)]
@@ -318,3 +318,13 @@ def test_a_name_that_is_no_file_s_is_damage(error: type[OSError]) -> None:
 
     with pytest.raises(CorruptCheckpoint, match="cannot be read"):
         read_database(read)
+
+
+def test_damage_of_the_manifest_is_told_from_its_first_byte_on() -> None:
+    disk = Memory(encode(letters(1)))
+    content = disk.files["manifest.ocdbt"]
+    disk.files["manifest.ocdbt"] = content[:-1] + bytes((content[-1] ^ 1,))
+    with pytest.raises(CorruptCheckpoint, match="CRC-32C is") as caught:
+        read_database(disk)
+    assert (caught.value.start, caught.value.stop) == (0, len(content))
+    assert caught.value.file == "manifest.ocdbt"
