@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pertinax import Manager
+from pertinax._steps.fallback import restore_newest
 from pertinax._store.contract import Store
 from pertinax._store.memory import FileNode, MemoryStore
 from pertinax.errors import (
@@ -240,3 +241,36 @@ def test_damage_on_a_real_disk(tmp_path: Path) -> None:
     (passed,) = found.passed_over
     assert isinstance(passed.error, CorruptCheckpoint)
     assert passed.error.leaf == "w"
+
+
+@pytest.mark.parametrize(
+    ("steps", "fallback", "raised"),
+    [
+        ([], True, None),
+        ([], False, None),
+        ([1], False, CheckpointNotFound),  # as it was raised: there is no more to tell
+        ([1, 2], False, NoUsableStep),
+        ([1], True, NoUsableStep),
+    ],
+)
+def test_if_all_steps_vanish_the_error_tells_as_much_as_there_is(
+    steps: list[int], fallback: bool, raised: type[Exception] | None
+) -> None:
+    gone = {step: CheckpointNotFound(f"step {step} is gone") for step in steps}
+    left = dict.fromkeys(steps, "/x")
+
+    def read(step: int, path: str) -> None:
+        del left[step]
+        raise gone[step]
+
+    if raised is None:
+        assert restore_newest(ROOT, left.copy, read, fallback=fallback) is None
+        return
+    with pytest.raises(raised) as caught:
+        restore_newest(ROOT, left.copy, read, fallback=fallback)
+    if raised is CheckpointNotFound:
+        assert caught.value is gone[1]
+    else:
+        assert [one.error for one in caught.value.passed_over] == [  # type: ignore[attr-defined]
+            gone[step] for step in sorted(steps, reverse=True)
+        ]

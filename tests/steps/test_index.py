@@ -192,6 +192,7 @@ GOOD = {"root_ns": 3, "names": ["1"], "changed_ns": [1], "times_ns": [2], "metri
         {**GOOD, "changed_ns": ["x"]},
         {**GOOD, "names": ["1", "2"]},
         {**GOOD, "names": [["1"]]},
+        {**GOOD, "metrics": [None, None]},
         {**GOOD, "root_ns": "x"},
         {**GOOD, "times_ns": [True]},
         {"root_ns": 3, "names": 3, "changed_ns": 3, "times_ns": 3, "metrics": 3},

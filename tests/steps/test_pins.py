@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pinned step lives, whoever pinned it and whenever."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import pytest
 
 from pertinax import Manager
 from pertinax._steps.index import PRIVATE_DIR
-from pertinax._steps.pins import held_by_pin, read_pins
+from pertinax._steps.pins import add_pin, held_by_pin, read_pins, remove_pin
 from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
-from pertinax.errors import CheckpointNotFound, InvalidOption
+from pertinax.errors import CheckpointNotFound, InvalidOption, StorageError
 from pertinax.policies import Latest
 from pertinax.testing import CrashingStore
 from tests.steps.trees import ROOT, Intercepted, fill, names, same, state
@@ -226,3 +228,75 @@ def test_who_cannot_let_go_of_a_pin_is_not_stopped_by_that() -> None:
         done.append("read")
     assert done == ["read"]
     assert len(names(disk, PINS)) == 1
+
+
+ELSEWHERE = "held-deadbeef-deadbeef-deadbeef-42-42-00000000"
+
+
+@pytest.mark.parametrize(
+    ("method", "ask", "told"),
+    [
+        ("list_dir", lambda store: read_pins(store, ROOT), "could not read the pins"),
+        ("stat", lambda store: read_pins(store, ROOT), "could not look at a pin"),
+        ("create", lambda store: add_pin(store, ROOT, 1, "x"), "could not pin the step"),
+        ("sync_dir", lambda store: add_pin(store, ROOT, 1, "x"), "could not pin the step"),
+        ("remove_file", lambda store: remove_pin(store, ROOT, 1, ELSEWHERE), "could not unpin"),
+    ],
+)
+def test_a_disk_that_does_not_answer_is_told(
+    method: str, ask: Callable[[Any], None], told: str
+) -> None:
+    disk = MemoryStore()
+    add_pin(disk, ROOT, 1, ELSEWHERE)
+
+    def refuse(called: str, path: str) -> None:
+        if called == method:
+            raise OSError(errno.EIO, "broken", path)
+
+    with pytest.raises(StorageError, match=f"{told}.*: broken"):
+        ask(Intercepted(disk, refuse))
+
+
+def test_where_a_file_lies_in_the_place_of_the_pins_there_are_none() -> None:
+    disk = MemoryStore()
+    fill(disk, [1])
+    with disk.create(f"{ROOT}/{PRIVATE_DIR}"):
+        pass
+    assert read_pins(disk, ROOT) == {}
+
+
+def test_a_pin_that_is_let_go_of_while_we_look_does_not_count() -> None:
+    disk = MemoryStore()
+    add_pin(disk, ROOT, 1, "paper")
+    add_pin(disk, ROOT, 1, ELSEWHERE)
+
+    def let_go(method: str, path: str) -> None:
+        if method == "stat" and path.endswith(ELSEWHERE):
+            disk.remove_file(path)
+
+    store: Any = Intercepted(disk, let_go)
+    assert read_pins(store, ROOT) == {1: ("paper",)}
+    assert names(disk, PINS) == ["1-paper"]
+
+
+def test_a_pin_of_the_dead_that_cannot_be_removed_does_not_count_either(tmp_path: Path) -> None:
+    with Manager(tmp_path, background=False) as manager:
+        manager.save(1, state(1))
+    hold_and_die(tmp_path, 1)
+
+    def refuse(method: str, path: str) -> None:
+        if method == "remove_file":
+            raise PermissionError(errno.EACCES, "read-only", path)
+
+    store: Any = Intercepted(LocalStore(), refuse)
+    assert read_pins(store, str(tmp_path)) == {}
+    assert len(os.listdir(tmp_path / PRIVATE_DIR / "pins")) == 1
+
+
+def test_a_pin_with_a_name_of_somebodys_own_holds_however_old_it_is(tmp_path: Path) -> None:
+    with Manager(tmp_path, keep=1, background=False) as manager:
+        manager.save(1, state(1))
+        manager.pin(1, "paper")
+        os.utime(tmp_path / PRIVATE_DIR / "pins" / "1-paper", (0, 0))
+        manager.save(2, state(2))
+        assert manager.steps() == [1, 2]

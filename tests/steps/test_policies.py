@@ -4,6 +4,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -127,6 +128,7 @@ def test_seconds_are_counted_from_the_last_save() -> None:
     assert policy.due(1, SaveContext(None, None, now_s=5))
     assert not policy.due(2, SaveContext(1, 5.0, now_s=64.9))
     assert policy.due(3, SaveContext(1, 5.0, now_s=65.0))
+    assert not policy.due(2, SaveContext(1, 5.0, now_s=5.0))  # a clock that has not moved
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_saves() -> None:
@@ -175,6 +177,11 @@ def test_what_is_no_number_is_never_the_best() -> None:
     assert Best(9, "loss", "max").keep(measured) == {5, 6}
 
 
+def test_metrics_may_be_any_mapping() -> None:
+    measured = [StepRecord(step, 0, MappingProxyType({"loss": step}), "/x") for step in range(3)]
+    assert Best(1, "loss").keep(measured) == {0}
+
+
 def test_times_are_compared_along_the_steps() -> None:
     times = [record(step, hours) for step, hours in [(3, 9), (1, 0), (2, 1), (4, 9.5)]]
     assert EverySeconds(3600).keep(times) == {1, 2, 3}
@@ -183,6 +190,7 @@ def test_times_are_compared_along_the_steps() -> None:
 def test_a_clock_that_was_set_back_does_not_stop_the_keeping() -> None:
     times = [record(step, hours) for step, hours in [(1, 9), (2, 10), (3, 1), (4, 1.5), (5, 2)]]
     assert EverySeconds(3600).keep(times) == {1, 2, 3, 5}
+    assert EverySeconds(3600).keep([record(1, 9), record(2, 9)]) == {1}
 
 
 def test_a_function_says_when_to_save() -> None:
@@ -223,6 +231,8 @@ def test_who_knows_how_often_the_job_fails_saves_at_the_best_interval() -> None:
     assert policy.interval_s(2.0) == pytest.approx(max(100, math.sqrt(2 * 2 * 3600)))
     assert policy.interval_s(0.5) == pytest.approx(math.sqrt(3600))  # oftener would cost more
     assert policy.interval_s(50.0) == 2500  # the bound comes first
+    assert Overhead(0.5).interval_s(0.1) == 0.2
+    assert Overhead(0.5, mean_failure_s=0.5).interval_s(0.01) == pytest.approx(0.1)
     best_s = policy.interval_s(0.5)
 
     def lost(interval_s: float) -> float:  # per second: saving, and half an interval per failure
@@ -248,6 +258,12 @@ def test_a_share_is_checked_at_birth(share: Any) -> None:
         Overhead(share)
     with pytest.raises(InvalidOption, match="mean_failure_s"):
         Overhead(0.1, mean_failure_s=0 if share is None else -1)
+
+
+@pytest.mark.parametrize("mean_s", [0, -1.0, math.nan, math.inf, "1", True])
+def test_how_often_a_job_fails_is_checked_at_birth(mean_s: Any) -> None:
+    with pytest.raises(InvalidOption, match="mean_failure_s"):
+        Overhead(0.1, mean_failure_s=mean_s)
 
 
 # --------------------------------------------------------------------------------------- birth

@@ -170,6 +170,7 @@ def test_a_plan_says_what_would_go_and_touches_nothing() -> None:
     assert str(then).splitlines()[0] == "the policy saves step 5"
     assert "just saved" in str(then)
     assert manager.plan(6).due is False
+    assert str(manager.plan(6)).splitlines()[0] == "the policy does not save step 6"
     assert manager.plan(6).deleted == [2, 3, 4]
     assert names(disk) == ["1", "2", "3", "4"]
     with pytest.raises(InvalidOption):
