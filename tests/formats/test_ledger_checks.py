@@ -431,9 +431,10 @@ class Said(bytes):
         (1 << 31, "does not match its own checksum"),
         ((1 << 31) + 1, "cannot have 2147483649 bytes"),
         (22, "cannot have 22 bytes"),
+        (23, "does not match its own checksum"),
     ],
 )
-def test_a_ledger_has_two_gibibytes_at_most(length: int, text: str) -> None:
+def test_a_ledger_has_two_gibibytes_at_most_and_23_bytes_at_least(length: int, text: str) -> None:
     data = Said(b"x" * 100)
     data.said = length
     for reader in (decode_ledger, vouched_files):

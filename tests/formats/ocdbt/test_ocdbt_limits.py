@@ -69,13 +69,13 @@ def test_what_is_shared_is_said_up_to_255_bytes(shared: int) -> None:
 
 def test_a_budget_is_what_bytes_have_earned_and_is_spent_to_the_last() -> None:
     budget = Budget()
-    budget.spend(Budget.BASE_BYTES, file="f")
+    budget.spend(32 << 20, file="f")
     assert budget.left_bytes == 0
     budget.earn(3)
-    assert budget.left_bytes == 3 * Budget.PER_BYTE
+    assert budget.left_bytes == 3 * 512
     with pytest.raises(CorruptCheckpoint, match="1537 bytes where at most 1536 are plausible"):
-        budget.spend(3 * Budget.PER_BYTE + 1, file="f")
-    budget.spend(3 * Budget.PER_BYTE - 1, file="f")
+        budget.spend(1537, file="f")
+    budget.spend(1535, file="f")
     assert budget.left_bytes == 1
 
 
@@ -107,6 +107,16 @@ def test_a_part_of_a_path_has_255_bytes_at_most() -> None:
     assert path_problem("d/" + "é" * 127) is None
     assert "more than 255 bytes" in str(path_problem("d/" + "x" * 256))
     assert "more than 255 bytes" in str(path_problem("é" * 128 + "/x"))
+
+
+def test_a_path_has_4096_bytes_at_most() -> None:
+    body = b"\1" + N(4096) + b"\0" + b"x" * 4096
+    assert decode_file_table(cursor(body), base="").paths == ["x" * 4096]
+    with pytest.raises(CorruptCheckpoint, match="length 4097 where at most 4096"):
+        decode_file_table(cursor(b"\1" + N(4097) + b"\0" + b"x" * 4097), base="")
+    shared = b"\2" + N(4000) + N(4000) + N(97) + b"\0\0" + b"x" * 4097
+    with pytest.raises(CorruptCheckpoint, match="is too long"):
+        decode_file_table(cursor(shared), base="")
 
 
 def test_a_table_of_files_has_as_many_as_there_may_be_and_no_more() -> None:
@@ -247,6 +257,14 @@ def test_more_version_nodes_than_bytes_are_refused() -> None:
         manifest(NEWEST, nodes=b"\5" + bytes(5))
 
 
+def test_a_manifest_has_as_many_version_nodes_as_it_may_have() -> None:
+    most = 1 << 20
+    with pytest.raises(CorruptCheckpoint, match="1048576 numbers declared"):  # columns are missing
+        manifest(NEWEST, nodes=N(most) + bytes(most))
+    with pytest.raises(CorruptCheckpoint, match="1048577 version nodes declared"):
+        manifest(NEWEST, nodes=N(most + 1) + bytes(most + 1))
+
+
 @pytest.mark.parametrize("compression", [0, 1, 2])
 def test_a_manifest_says_how_nodes_are_compressed(compression: int) -> None:
     config = bytes((0, 1, 1, 4, compression)) + b"\xff" * (4 * (compression == 1))
@@ -275,6 +293,19 @@ def test_nodes_are_as_large_as_they_may_be_and_no_larger() -> None:
     for number in (-1, most + 1):
         with pytest.raises(ValueError, match="max_node_bytes is"):
             Config(UUID, 1, number, compress=False)
+
+
+def test_a_manifest_of_ours_says_what_tensorstore_s_do() -> None:
+    config = Config(UUID, 1024, 2048, compress=False)
+    version = Version(1, 7, Reference("d/x", 300, 70), 3, "", Statistics(11, 12, 13))
+    assert encode_manifest(config, version) == (
+        UUID
+        + b"\0\x80\x08\x80\x10\4\0"  # single, 1024 and 2048 bytes, 2^4 versions, uncompressed
+        + b"\1\3\0d/x"
+        + b"\1\1\3\0\xac\x02\x46\x0b\x0c\x0d"
+        + (7).to_bytes(8, "little")
+        + b"\0"
+    )
 
 
 def test_a_root_is_missing_if_both_of_its_numbers_are() -> None:

@@ -259,6 +259,11 @@ def test_a_node_of_another_file_is_no_neighbour() -> None:
     assert list(read_database(disk)) == [b"a", b"b"]
 
 
+def test_a_child_takes_eight_bytes_at_least() -> None:
+    tree = Tree()
+    assert tree.read(tree.above(1, (b"", tree.leaf(b"a"))), 1) == [b"a"]
+
+
 def three_levels(middle: Sequence[bytes], keys: Sequence[bytes]) -> list[bytes]:
     """A root with a child from "c" and one from "m"; the first has a leaf for each of `middle`."""
     tree = Tree()
