@@ -46,6 +46,7 @@ REVIEWED = {
     ): OBJECTS,
     ("_store/objects/writer.py", "self._pieces.get()"): THREAD,
     ("_store/objects/writer.py", "self._thread.join()"): OBJECTS,
+    ("_store/workers.py", "future.exception()"): DONE,
     ("_store/workers.py", "f.exception()"): DONE,
     ("_store/workers.py", "failed.result()"): DONE,
     ("_store/workers.py", "future.result()"): DONE,

@@ -67,7 +67,8 @@ class Workers:
             for future in waiting:
                 future.cancel()
             wait(futures)
-            next(f for f in futures if not f.cancelled() and f.exception() is not None).result()
+            failed = next(f for f in futures if not f.cancelled() and f.exception() is not None)
+            failed.result()
         return [future.result() for future in futures]
 
     def map(self, call: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
