@@ -25,6 +25,7 @@ from pertinax.errors import (
     UnfinishedCheckpoint,
     UnsupportedLeaf,
 )
+from tests.objects.buckets import FRONT, Memory, Shelf, bucket
 
 
 def spellings(root):
@@ -275,3 +276,14 @@ def test_stores_in_memory_take_any_spelling():
         assert pertinax.load(place, store=store) == place
     with pytest.raises(InvalidOption):
         pertinax.save("a/../b", 1, store=store)
+
+
+def test_who_comes_second_is_told_what_the_store_can_do():
+    disk, objects = MemoryStore(), bucket(Memory(Shelf()))
+    for store, path, ways in (
+        (disk, "/c", 'or exists="replace" or exists="skip"'),
+        (objects, f"{FRONT}/run/7", 'or exists="skip"'),
+    ):
+        pertinax.save(path, {"a": 1}, store=store)
+        with pytest.raises(CheckpointExists, match=f"choose another path, {ways}$"):
+            pertinax.save(path, {"a": 1}, store=store)

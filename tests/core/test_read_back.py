@@ -161,3 +161,23 @@ def test_the_shares_of_all_processes_are_everything_once(parts: int) -> None:
         shares = [Share(number, parts).of(range(count)) for number in range(parts)]
         assert sorted(one for share in shares for one in share) == list(range(count))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("read_back", [None, False, True])
+def test_files_are_opened_again_if_that_is_asked_for(read_back):
+    class Watched:
+        def __init__(self):
+            self.inner, self.opened = MemoryStore(), []
+
+        def open(self, path):
+            self.opened.append(path)
+            return self.inner.open(path)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    options = {} if read_back is None else {"read_back": read_back}
+    for save in (pertinax.save, lambda *a, **k: pertinax.save_async(*a, **k).result()):
+        store = Watched()
+        save("/c", {"a": 1}, store=store, **options)
+        assert bool(store.opened) == bool(read_back)

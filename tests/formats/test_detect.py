@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from pertinax._formats.detect import detect
+from pertinax._formats.detect import UNPUBLISHED_MARK, detect
 from pertinax._store.local import LocalStore
 from pertinax._store.memory import MemoryStore
 
@@ -34,6 +34,7 @@ def disk(*files: str, **contents: bytes) -> MemoryStore:
         (["/c/"], "other"),
         (["/c"], "other"),
         (["/x"], "missing"),
+        (["/c/_METADATA/x"], "other"),
     ],
 )
 def test_a_path_is_recognised(files, kind):
@@ -87,6 +88,49 @@ def test_what_is_no_checkpoint_is_explained(files, words):
     found = detect(disk(*files), "/c")
     assert found.kind == "other"
     assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("files", "end"),
+    [
+        ([f"/c/{i}" for i in range(1, 6)], "it has 1, 2, 3, 4, 5"),
+        (["/c/a/x", "/c/run-b/_METADATA"], "holds checkpoints (run-b): load /c/run-b"),
+        (
+            ["/c/a_1/s/_METADATA", "/c/b_0/s/_METADATA"],
+            "steps (b_0, a_1): use Manager('/c'), or one of them, /c/a_1",
+        ),
+        (["/c/1/x", "/c/2/x", "/c/a/x", "/c/b/x"], "it has 1, 2, a, b"),
+        (
+            [f"/c/{i}{UNPUBLISHED_MARK}/x" for i in range(4)],
+            f"published: 0{UNPUBLISHED_MARK}, 1{UNPUBLISHED_MARK}, 2{UNPUBLISHED_MARK}",
+        ),
+    ],
+)
+def test_no_more_is_said_than_there_is(files, end):
+    assert detect(disk(*files), "/c").reason.endswith(end)
+
+
+def test_arrays_without_a_tree_are_named_up_to_five():
+    reason = detect(disk("/c/a/.zarray", "/c/b/notes", "/c/c/zarr.json"), "/c").reason
+    assert reason.startswith("has arrays (a, c) but no _METADATA")
+    reason = detect(disk(*(f"/c/{one}/.zarray" for one in "abcdef")), "/c").reason
+    assert reason.startswith("has arrays (a, b, c, d, e) but no _METADATA")
+
+
+@pytest.mark.parametrize("start", [b"", b" " * 4000])
+def test_a_ledger_alone_says_in_its_first_words_what_it_stands_above(start):
+    above = b'{"items":["a"], "container":"ocdbt"}'
+    item = b'{"container":"ocdbt", "facts":{"items":["a"]}}'
+    files = ("/c/pertinax.json", "/c/a/_METADATA")
+    assert detect(disk(*files, **{"pertinax.json": start + above}), "/c").kind == "step"
+    assert detect(disk(*files, **{"pertinax.json": start + item}), "/c").kind == "pertinax"
+
+
+@pytest.mark.parametrize("before", [0, 40, 4000])
+def test_a_mark_is_found_at_the_end_of_a_file_of_any_length(before):
+    text = b'{"tree_metadata": {%s}, "pertinax": 1}' % (b" " * before)
+    assert detect(disk("/c/_METADATA", _METADATA=text), "/c").kind == "pertinax"
+    assert detect(disk("/c/_METADATA", _METADATA=text[:-1]), "/c").kind == "orbax"
 
 
 def test_a_tree_in_one_file_is_told_from_a_text_of_that_name():
