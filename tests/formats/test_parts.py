@@ -16,7 +16,7 @@ from pertinax._hosts import Monologue
 from pertinax._plan.topology import Topology
 from pertinax._store.memory import MemoryStore
 from pertinax._store.workers import Workers
-from pertinax.errors import CorruptCheckpoint, UnsupportedTopology
+from pertinax.errors import CorruptCheckpoint, StorageError, UnsupportedTopology
 
 
 def written() -> tuple[MemoryStore, bytes]:
@@ -147,3 +147,28 @@ def test_tables_become_one_in_grid_order_and_each_chunk_keeps_its_own() -> None:
     assert both.crc.tolist() == [10, 20, 11, 12, 13, 14, 15, 21, 22]
     empty = join_tables([table("x"), table("y")])
     assert (len(empty), empty.crc.tolist()) == (0, [])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("process", "method", "words"),
+    [
+        (1, "create", "write a part"),
+        (0, "open", "read a part"),
+        (0, "remove_file", "remove a part"),
+    ],
+)
+def test_what_a_store_refuses_is_told_with_what_it_was_for(
+    process: int, method: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    store.make_dir("/draft")
+    given: dict[int, Any] = {}
+    for other in {1, 2} - {process}:
+        give(store, other, given)
+
+    def refuse(_store: MemoryStore, path: str, *_: Any) -> Any:
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(MemoryStore, method, refuse)
+    with pytest.raises(StorageError, match=words):
+        give(store, process, given)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tensorstore as ts
 
-from pertinax._formats.merged import check_whole, merge_item
+from pertinax._formats.merged import check_whole, merge_item, reading
 from pertinax._formats.ocdbt import (
     Reference,
     merge_databases,
@@ -15,7 +15,7 @@ from pertinax._formats.ocdbt import (
     read_database,
 )
 from pertinax._store.local import LocalStore
-from pertinax.errors import CorruptCheckpoint
+from pertinax.errors import CorruptCheckpoint, StorageFull
 from tests.formats.ocdbt.databases import Directory
 
 LARGE = bytes(range(256)) * 8  # above what is kept inline
@@ -82,6 +82,11 @@ def test_without_databases_nothing_is_done(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["ocdbt.process_0"]
 
 
+def test_a_file_with_the_name_of_a_database_is_none(tmp_path: Path):
+    (tmp_path / "ocdbt.process_0").write_text("notes")
+    assert not merge_item(STORE, str(tmp_path), validate=True)
+
+
 def test_values_of_a_superseded_version_do_not_come_back(tmp_path: Path):
     write(tmp_path / "ocdbt.process_0", {"a": LARGE, "b": b"old"})
     write(tmp_path / "ocdbt.process_0", {"b": b"new"})
@@ -135,6 +140,10 @@ WHOLE = {"w/.zarray": ARRAY, "w/0": LARGE, "w/1": LARGE}
         ({"x/.zarray": ARRAY.replace(b"[4]", b"[0]")}, None),
         ({"x/.zarray": ARRAY.replace(b'"fill_value":null', b'"fill_value":0')}, None),
         ({"x/.renamed": ARRAY, "x/0": LARGE}, None),
+        ({"x/.renamed": b"no array"}, None),
+        ({**WHOLE, "w/y/0": LARGE}, r"without metadata \[w/y\]"),
+        ({"x/.zarray": ARRAY + b" " * 2000}, r"without data \[x\]"),
+        ({"x/.zarray": ARRAY.replace(b"[4]", b"[1]")}, r"without data \[x\]"),
         ({"x/.zarray": ARRAY.replace(b'"."', b'"/"'), "x/0/1": LARGE}, None),
     ],
 )
@@ -154,6 +163,81 @@ def test_many_broken_arrays_are_counted(tmp_path: Path):
     entries: dict[bytes, Any] = {f"x{i:02}/0".encode(): b"" for i in range(25)}
     with pytest.raises(ValueError, match="and 5 more"):
         check_whole(entries, Directory(tmp_path))
+    for number in range(20, 25):
+        del entries[f"x{number}/0".encode()]
+    with pytest.raises(ValueError, match=r"x18, x19\]$"):
+        check_whole(entries, Directory(tmp_path))
+
+
+def test_what_the_item_has_by_itself_stays_when_more_is_merged(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": LARGE})
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    (tmp_path / "ocdbt.process_0" / "manifest.ocdbt").unlink()
+    write(tmp_path / "ocdbt.process_1", {"b": b"x"})
+    assert merge_item(STORE, str(tmp_path), validate=False)
+    assert content_of(tmp_path) == {"a": LARGE, "b": b"x"}
+
+
+def test_files_are_read_from_any_place_to_any_other(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"012345")
+    read = reading(STORE, str(tmp_path))
+    assert read("f", 2, None) == b"2345"
+    assert read("f", 1, 3) == b"123"
+
+
+class Noted:
+    """A writer that says when its bytes are made durable."""
+
+    def __init__(self, inner: Any, path: str, synced: list[str]) -> None:
+        self.inner, self.path, self.synced = inner, path, synced
+
+    def sync(self) -> None:
+        self.inner.sync()
+        self.synced.append(self.path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> Any:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.inner.__exit__(*error)
+
+
+class Noting:
+    """A store that notes all that is made durable, or is full."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full, self.synced = full, list[str]()
+
+    def create(self, path: str, length: int = 0) -> Any:
+        if self.full:
+            raise OSError(28, "No space left on device", path)
+        return Noted(STORE.create(path, length), path, self.synced)
+
+    def sync_dir(self, path: str) -> None:
+        STORE.sync_dir(path)
+        self.synced.append(path)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(STORE, name)
+
+
+def test_what_was_merged_is_durable_with_its_names(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": b"x"})
+    store = Noting()
+    assert merge_item(store, str(tmp_path), validate=False)  # type: ignore[arg-type]
+    (data,) = (tmp_path / "d").iterdir()
+    files = [str(data), f"{tmp_path}/manifest.ocdbt"]
+    assert store.synced == [*files, f"{tmp_path}/d", str(tmp_path)]
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path):
+    write(tmp_path / "ocdbt.process_0", {"a": b"x"})
+    with pytest.raises(StorageFull, match="merge databases"):
+        merge_item(Noting(full=True), str(tmp_path), validate=False)  # type: ignore[arg-type]
 
 
 def test_large_inline_values_of_others_stay_inline(tmp_path: Path):
