@@ -10,6 +10,8 @@ import pytest
 from pertinax import Manager
 from pertinax._core.open import DEFAULT_ITEM, open_checkpoint
 from pertinax._core.options import SaveOptions
+from pertinax._hosts import Alone, Monologue
+from pertinax._steps.line import SaveLine
 from pertinax._store.memory import MemoryStore
 from pertinax.errors import CheckpointExists, InvalidOption, StorageError
 from tests.steps.trees import ROOT, Intercepted, fill, names, same, state
@@ -149,3 +151,26 @@ def test_how_long_to_wait_for_the_save_in_flight_can_be_said() -> None:
         broken.go.set()
         manager._line.settle(60)
         manager._line.settle(0)
+
+
+@pytest.mark.parametrize("subject", [None, "the near tier of all of us"])
+def test_the_others_know_a_line_by_its_root_or_as_it_was_told(subject: str | None) -> None:
+    heard: list[tuple[str, str]] = []
+
+    class Leaving(Monologue):  # type: ignore[misc]
+        def __exit__(self, *_: object) -> None:
+            heard.append(("left", threading.current_thread().name))
+
+    class Listening:
+        topology = Alone().topology
+
+        def begin(self, kind: str, subject: str, **_: Any) -> Monologue:
+            heard.append((kind, subject))
+            return Leaving()
+
+    disk = MemoryStore()
+    with Manager(ROOT, store=disk) as manager:
+        line = SaveLine(manager._writer, Listening(), subject=subject)
+        line.begin(1, state(1), None, SaveOptions(), 5.0).result()
+    assert heard == [("save", subject or ROOT), ("left", "pertinax-save")]
+    assert names(disk) == ["1"]
