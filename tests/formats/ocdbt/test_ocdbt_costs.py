@@ -4,8 +4,6 @@
 import pytest
 
 from pertinax._formats.ocdbt.btree import (
-    MAX_KEY_BYTES,
-    MAX_POSITION,
     Child,
     Place,
     Reference,
@@ -18,6 +16,8 @@ from pertinax._formats.ocdbt.columns import Budget, Cursor
 from pertinax._formats.ocdbt.files import decode_file_table, encode_file_table
 from pertinax.errors import CorruptCheckpoint
 
+MAX_KEY_BYTES = 65_535  # as the format has it
+MAX_POSITION = 2**63 - 1
 KEYS = [b"aa", b"ab", b"b"]
 
 

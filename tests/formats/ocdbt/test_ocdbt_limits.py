@@ -102,6 +102,21 @@ def test_an_inline_value_is_as_long_as_it_may_be_and_no_longer() -> None:
         node(MAX_INLINE_BYTES + 1)
 
 
+@pytest.mark.parametrize("height", [0, 1])
+def test_a_node_has_as_many_rows_as_it_may_have_and_no_more(height: int) -> None:
+    most = 1 << 20
+
+    def refused(rows: int, text: str) -> None:
+        body = bytes((height, 0)) + N(rows) + b"\x80" * (8 * rows)  # numbers that do not end
+        at = cursor(body)
+        at.budget.earn(len(body))
+        with pytest.raises(CorruptCheckpoint, match=text):
+            decode_node(at, Place(height, b"", ""))
+
+    refused(most, "runs past the end")
+    refused(most + 1, "1048577 rows declared")
+
+
 def test_a_part_of_a_path_has_255_bytes_at_most() -> None:
     assert path_problem("d/" + "x" * 255) is None
     assert path_problem("d/" + "é" * 127) is None
