@@ -3,6 +3,7 @@
 
 import errno
 import json
+import socket
 
 import pytest
 from obstore import exceptions as theirs
@@ -32,6 +33,16 @@ def bucket_at(server: Scripted | str, *, retry_s: float = 0) -> Requests:
     made = ObjectStore("s3://b", config=config, retry_s=0).requests
     made._retry_s = retry_s
     return made
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_told_as_a_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config = {"endpoint": endpoint, "region": "us-east-1", "skip_signature": True}
+        options = {"timeout": "300ms", "allow_http": True}
+        store = ObjectStore("s3://b", config=config, client_options=options, retry_s=0)
+        with pytest.raises(TimeoutError, match=f"{endpoint} did not answer: the request timed out"):
+            store.requests.head("key")
 
 
 @pytest.mark.parametrize(
