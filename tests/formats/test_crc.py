@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pertinax._formats.crc import crc32c, crc_blocks
+from pertinax._formats.crc import crc32c, crc_blocks, file_crc
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,15 @@ from pertinax._formats.crc import crc32c, crc_blocks
 )
 def test_known_vectors(text: bytes, expected: int) -> None:
     assert crc32c(text) == expected
+
+
+def test_an_empty_view_of_any_shape_has_the_checksum_of_nothing() -> None:
+    assert crc32c(memoryview(np.zeros((0, 3)))) == 0
+
+
+def test_files_have_the_other_crc_which_goes_on_from_where_it_was() -> None:
+    assert file_crc(b"123456789") == 0xCBF43926  # the usual check value
+    assert file_crc(b"6789", file_crc(b"12345")) == 0xCBF43926
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
