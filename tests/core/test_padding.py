@@ -52,13 +52,11 @@ def test_the_first_byte_that_is_not_zero_is_named():
     assert caught.value.start == 31
 
 
-@pytest.mark.parametrize("bad", [8, 2 * MEGABYTE + 7, 2 * MEGABYTE + 16, 4 * MEGABYTE + 15])
-def test_padding_of_several_megabytes_is_looked_at_to_its_ends(bad):
-    two = padding((0, 0, 8), (0, 2 * MEGABYTE + 8, 8), (0, 4 * MEGABYTE + 16, 8))
-    two.check(span([0, 1, 2], 4 * MEGABYTE + 24))
-    with pytest.raises(CorruptCheckpoint) as caught:
-        two.check(span([0, 1, 2], 4 * MEGABYTE + 24, bad))
-    assert caught.value.start == bad
+def test_what_is_wide_is_not_read_with_a_chunk():
+    page = 1 << 16
+    two = padding((0, 0, 8), (0, page + 8, 8), (0, 2 * page + 17, 8), (1, 0, 1))
+    assert two.after == [page, 0, 0, 0]
+    assert two.wide == [(0, page + 16, 2 * page + 17)]
 
 
 @pytest.mark.parametrize(
@@ -77,4 +75,6 @@ def test_as_much_as_a_megabyte_is_looked_at_in_one_go(lengths, slices):
 
 def test_of_each_file_it_is_known_where_its_chunks_begin_and_end():
     some = padding((0, 64, 8), (0, 16, 8), (2, 5, 1), files=("d/0", "d/1", "d/2"))
-    assert some.edges() == ([16, 0, 5], [72, 0, 6])
+    assert some.ends() == [72, 0, 6]
+    assert some.wide == [(0, 0, 16), (2, 0, 5)]
+    assert some.after == [0, 40, 0]

@@ -4,6 +4,7 @@
 import functools
 import os
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -237,3 +238,35 @@ def test_if_the_load_fails_files_that_wait_for_their_turn_are_not_read(monkeypat
         load()
     assert len(rest.files) > 1
     assert len(store.opened) == 1
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("bad", [None, 0, (64 << 20) - 1])
+def test_a_wide_gap_costs_no_memory_and_is_looked_at_to_its_ends(tmp_path, bad, mmap):
+    """A file with holes takes no room on a disk, and whoever wrote it may mean harm."""
+    pertinax.save(tmp_path / "c", {"a": np.arange(8.0), "b": np.arange(8.0) + 1})
+    gap = 64 << 20
+    file, ledger = data_file(tmp_path / "c"), tmp_path / "c" / "pertinax.json"
+    manifest = decode_ledger(ledger.read_bytes())
+    content, offset = file.read_bytes(), manifest.chunks.offset
+    first = 64  # the end of `a`
+    with file.open("r+b") as wider:
+        wider.truncate(first)
+        wider.seek(first + gap)
+        wider.write(content[first:])
+        if bad is not None:
+            wider.seek(first + bad)
+            wider.write(b"\1")
+    chunks = replace(manifest.chunks, offset=np.where(offset >= first, offset + gap, offset))
+    ledger.write_bytes(encode_ledger(replace(manifest, chunks=chunks)))
+    tracemalloc.start()
+    try:
+        if bad is None:
+            assert len(pertinax.load(tmp_path / "c", mmap=mmap)) == 2
+        else:
+            with pytest.raises(CorruptCheckpoint, match="padding is not zero") as caught:
+                pertinax.load(tmp_path / "c", mmap=mmap)
+            assert caught.value.start == first + bad
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

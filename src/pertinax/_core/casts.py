@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from pertinax._device.snapshot import fresh_buffer
+from pertinax._device.snapshot import fresh_array
 from pertinax._formats.zarr.dtypes import native_name, numpy_dtype
 from pertinax._plan.write import SMALL_BYTES
 
@@ -62,8 +62,7 @@ def cast_array(array: NDArray[Any], wanted: str) -> NDArray[Any]:
         if array.nbytes < SMALL_BYTES:
             return array.astype(target)
         # In memory that JAX uses as it is, or there would be two of it.
-        buffer = fresh_buffer(array.size * target.itemsize)
-        out = np.frombuffer(buffer, target).reshape(array.shape)
+        out = fresh_array(array.shape, target)
         np.copyto(out, array, casting="unsafe")
         return out
     except TypeError:

@@ -157,10 +157,10 @@ class ChunkBytes:
         return out
 
     def damaged_edges(self) -> list[CorruptCheckpoint]:
-        """Of the files that were read none has bytes behind its last chunk, or before the first one
-        any but zeros: an error for each that has.
+        """Of the files that were read none has bytes behind its last chunk, or any but zeros in a
+        wide gap or before the first chunk: an error for each that has.
         """
-        return [] if self._padding is None else self._files.damaged_edges(*self._padding.edges())
+        return [] if self._padding is None else self._files.damaged_edges(self._padding)
 
     def damage(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
         """All damage in these rows, one error for each of them."""
@@ -339,21 +339,28 @@ class _Files:
         self._check_end(file, start, stop)
         return self._maps[file]
 
-    def damaged_edges(self, first: Sequence[int], last: Sequence[int]) -> list[CorruptCheckpoint]:
-        """See `ChunkBytes.damaged_edges`; `first` and `last`: where the chunks of a file are."""
+    def damaged_edges(self, padding: Padding) -> list[CorruptCheckpoint]:
+        """See `ChunkBytes.damaged_edges`."""
         found: list[CorruptCheckpoint] = []
+        last = padding.ends()
         for file, length in self._lengths.items():
-            name = self._names[file]
             if length > last[file]:
-                reason = "bytes behind the last chunk"
+                reason, name = "bytes behind the last chunk", self._names[file]
                 found.append(CorruptCheckpoint(reason, file=name, start=last[file], stop=length))
-            for start in range(0, first[file], BLOCK_BYTES):  # nothing of ours has such bytes
-                head = bytearray(min(BLOCK_BYTES, first[file] - start))
-                self.read(file, start, memoryview(head))
-                if any(head):
-                    found.append(not_zero(name, start + len(head) - len(head.lstrip(b"\0"))))
-                    break
+        for file, first, stop in padding.wide:
+            at = self._not_zero(file, first, stop) if file in self._lengths else None
+            if at is not None:
+                found.append(not_zero(self._names[file], at))
         return found
+
+    def _not_zero(self, file: int, first: int, stop: int) -> int | None:
+        """The first byte of a range that is not zero. It is read a block at a time."""
+        for start in range(first, stop, BLOCK_BYTES):
+            block = bytearray(min(BLOCK_BYTES, stop - start))
+            self.read(file, start, memoryview(block))
+            if any(block):
+                return start + len(block) - len(block.lstrip(b"\0"))
+        return None
 
     def bring_in(self, file: int, start: int, stop: int) -> None:
         """Have the pages of a mapped range read now: later, a page that the disk cannot read would

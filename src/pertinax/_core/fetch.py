@@ -20,7 +20,7 @@ from pertinax._core.chunk_bytes import (
     Stored,
     blocks_around,
 )
-from pertinax._device.snapshot import fresh_buffer
+from pertinax._device.snapshot import fresh_array
 from pertinax._formats.manifest import Manifest, StoredLeaf
 from pertinax._formats.zarr.codecs import decode_chunk
 from pertinax._formats.zarr.dtypes import numpy_dtype
@@ -140,7 +140,7 @@ class Fetcher:
         return parts
 
     def check_edges(self) -> list[CorruptCheckpoint]:
-        """What is wrong before the first and behind the last chunks of the files that were read."""
+        """What is wrong beside the chunks of the files that were read; see `ChunkBytes`."""
         return self._bytes.damaged_edges()
 
     def check_rows(self, rows: Sequence[int]) -> list[CorruptCheckpoint]:
@@ -189,7 +189,7 @@ class Fetcher:
         """The raw elements of an encoded chunk."""
         leaf = self._manifest.leaves[leaf_position]
         dtype = numpy_dtype(leaf.storage_dtype)
-        raw = np.frombuffer(fresh_buffer(math.prod(leaf.chunk_shape) * dtype.itemsize), np.uint8)
+        raw = fresh_array((math.prod(leaf.chunk_shape) * dtype.itemsize,), np.dtype(np.uint8))
         fill = b"" if leaf.fill is None else np.asarray(leaf.fill, dtype).tobytes()
         try:
             decode_chunk(leaf.codec, memoryview(data), raw, fill=fill)
@@ -219,7 +219,7 @@ class Fetcher:
     ) -> NDArray[Any]:
         """A box put together from parts of several chunks."""
         box = job.request.box
-        out = np.frombuffer(fresh_buffer(box.size * dtype.itemsize), dtype).reshape(box.shape)
+        out = fresh_array(box.shape, dtype)
         if leaf.fill is not None:
             out[...] = leaf.fill
         for row, chunk in job.chunks:

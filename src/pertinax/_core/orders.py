@@ -19,7 +19,7 @@ from pertinax._core.fetch import Fetcher, Request
 from pertinax._core.open import Opened, SecondReading
 from pertinax._core.options import LoadOptions
 from pertinax._device.place import BoxesWanted, Parts, place, view_as
-from pertinax._device.snapshot import fresh_buffer
+from pertinax._device.snapshot import fresh_array
 from pertinax._device.wishes import Wish
 from pertinax._formats.manifest import StoredLeaf
 from pertinax._formats.zarr.dtypes import numpy_dtype
@@ -46,11 +46,11 @@ def boxes_of(orders: Sequence[Order], leaves: Sequence[StoredLeaf]) -> Iterator[
     """What must be fetched to carry out `orders` here: boxes of leaves, by position."""
     wanted = BoxesWanted()
     for order in orders:
-        leaf, wish = leaves[order.leaf], order.wish
+        leaf = leaves[order.leaf]
         if leaf.codec == "none":
             continue
-        shape = leaf.shape if wish.shape is None or leaf.kind == "key" else wish.shape
-        for box in wanted.of(wish, shape):
+        shape = _shape_wanted(order, leaf)
+        for box in wanted.of(order.wish, shape):
             yield order.leaf, box if shape == leaf.shape else _inside(box, leaf.shape)
 
 
@@ -106,7 +106,8 @@ def carry_out(
                 left = ()
             for i, value in zip(group, values, strict=True):
                 out[i] = value
-        fetcher.fetch((), beside=left)
+        if left:
+            fetcher.fetch((), beside=left)
         for error in fetcher.check_edges():
             raise error
     return out
@@ -230,16 +231,10 @@ def _fetch_in_slabs(
                 out[i] = values
                 continue
             if i not in out:
-                out[i] = _room(boxes[i].shape, values.dtype)
+                out[i] = fresh_array(boxes[i].shape, values.dtype)
             out[i][part.relative_to(boxes[i].start).slices] = values
     arrays = tuple(out[i] for i in range(len(boxes)))
     return place([Parts(wish if boxes else _with_dtype(wish, leaf), shape, boxes, arrays)])
-
-
-def _room(shape: Shape, dtype: "np.dtype[Any]") -> NDArray[Any]:
-    """New memory that JAX uses as it is."""
-    buffer = fresh_buffer(math.prod(shape) * dtype.itemsize)
-    return np.frombuffer(buffer, dtype).reshape(shape)
 
 
 def _with_dtype(wish: Wish, leaf: StoredLeaf) -> Wish:
@@ -264,7 +259,7 @@ def _finish(array: NDArray[Any], box: Box, leaf: StoredLeaf, wish: Wish) -> NDAr
         array = cast_array(array, wish.dtype)
     if array.shape == box.shape:
         return array
-    out = _room(box.shape, array.dtype)
+    out = fresh_array(box.shape, array.dtype)
     common = _inside(box, leaf.shape)
     if common.size:
         out[common.relative_to(box.start).slices] = array

@@ -16,6 +16,8 @@ from pertinax.errors import CorruptCheckpoint
 
 _TOGETHER_BYTES = 1 << 20
 """How much padding is looked at in one go."""
+_NARROW_BYTES = 1 << 16
+"""What is no wider is read with the chunk before it. We never leave more than a page."""
 
 
 class Span(NamedTuple):
@@ -29,12 +31,35 @@ class Span(NamedTuple):
 
 
 class Padding:
-    """What the chunks of an item have between them."""
+    """What the chunks of an item have between them.
+
+    Attributes:
+        after: for each row the bytes from its end to the next chunk of its file; 0 where they are
+            in `wide`, and for the last.
+        wide: what is too much to be read with a chunk, and what stands before the first one: file,
+            start and stop of each. A hole in a file costs nothing, so there may be terabytes.
+    """
 
     def __init__(self, chunks: ChunkTable) -> None:
         self._chunks = chunks
-        self._after = _bytes_after(chunks)
-        #: The same as a list: numpy is slow at giving out single numbers.
+        rows = np.lexsort((chunks.offset, chunks.file))
+        file, begin = chunks.file[rows], chunks.offset[rows]
+        ends = begin + chunks.length[rows]
+        is_first = np.diff(file, prepend=-1) != 0
+        starts = np.where(is_first, 0, np.roll(ends, 1))
+        gaps = begin - starts  # a ledger whose chunks overlap was refused before
+        is_wide = (gaps > _NARROW_BYTES) | (is_first & (gaps > 0))
+        self.wide: list[tuple[int, int, int]] = list(
+            zip(
+                file[is_wide].tolist(),
+                starts[is_wide].tolist(),
+                begin[is_wide].tolist(),
+                strict=True,
+            )
+        )
+        self._after = np.zeros(len(chunks), np.int64)
+        self._after[rows[:-1]] = np.where(is_wide, 0, gaps)[1:]
+        # A list, too: numpy is slow at giving out single numbers.
         self.after: list[int] = self._after.tolist()
 
     def check(self, span: Span) -> None:
@@ -55,31 +80,17 @@ class Padding:
                 file = int(self._chunks.file[rows[0]])
                 raise not_zero(self._chunks.files[file], int(bad[0]) + span.origin)
 
-    def edges(self) -> tuple[list[int], list[int]]:
-        """For each file where its first chunk begins, and where its last one ends."""
+    def ends(self) -> list[int]:
+        """For each file where its last chunk ends."""
         chunks = self._chunks
-        first = np.full(len(chunks.files), np.iinfo(np.int64).max)
         last = np.zeros(len(chunks.files), np.int64)
-        np.minimum.at(first, chunks.file, chunks.offset)
         np.maximum.at(last, chunks.file, chunks.offset + chunks.length)
-        return np.minimum(first, last).tolist(), last.tolist()
+        return last.tolist()
 
 
 def not_zero(file: str, at: int) -> CorruptCheckpoint:
     """The error for a byte of padding."""
     return CorruptCheckpoint("padding is not zero", file=file, start=at, stop=at + 1)
-
-
-def _bytes_after(chunks: ChunkTable) -> NDArray[np.int64]:
-    """For each row the bytes from its end to the next chunk of its file; 0 for the last. A ledger
-    whose chunks overlap was refused before.
-    """
-    order = np.lexsort((chunks.offset, chunks.file))
-    file, begin = chunks.file[order], chunks.offset[order]
-    gaps = begin[1:] - (begin + chunks.length[order])[:-1]
-    out = np.zeros(len(chunks), np.int64)
-    out[order[:-1]] = np.where(file[1:] == file[:-1], gaps, 0)
-    return out
 
 
 def _by_weight(lengths: NDArray[np.int64]) -> Iterator[slice]:

@@ -14,6 +14,7 @@ Knows which memory may change under us and which may not. Knows nothing of files
   for.
 """
 
+import math
 import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -203,9 +204,14 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
 
 def copy_of(array: NDArray[Any]) -> NDArray[Any]:
     """A C-ordered copy in memory that is quick to touch for the first time."""
-    copy = np.frombuffer(fresh_buffer(array.nbytes), dtype=array.dtype).reshape(array.shape)
+    copy = fresh_array(array.shape, array.dtype)
     np.copyto(copy, array)
     return copy
+
+
+def fresh_array(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> NDArray[Any]:
+    """A new array of zeros in such memory, which JAX uses as it is."""
+    return np.frombuffer(fresh_buffer(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def fresh_buffer(length: int) -> memoryview:
